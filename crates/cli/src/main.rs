@@ -1,0 +1,2 @@
+//! The openclaw command.
+fn main() {}

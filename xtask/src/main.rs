@@ -1,0 +1,2 @@
+//! Repository chores: floors, docs, schema.
+fn main() {}
