@@ -1,1 +1,3 @@
-//! placeholder
+//! The building: wires the parts, holds the doors, the RPC handlers, the outbox, cron and the dashboard.
+
+pub mod cron;
