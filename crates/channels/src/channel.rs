@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use clawstead_terms::{AccountId, ChannelId, DeliveryTarget, Failure, Millis, Outcome, Part, Peer};
+use clawstead_world::World;
 use tokio_util::sync::CancellationToken;
 
 /// A message that came in from a platform.
@@ -125,6 +126,6 @@ pub struct ChannelSpec {
     pub id: &'static str,
     /// For people.
     pub label: &'static str,
-    /// Builds one account from `channels.<id>` or `channels.<id>.accounts.<account>`.
-    pub build: fn(account: &AccountId, section: &Value) -> Result<Channel, Failure>,
+    /// Builds one account from `channels.<id>` merged with `channels.<id>.accounts.<account>`.
+    pub build: fn(world: &World, account: &AccountId, section: &Value) -> Result<Channel, Failure>,
 }
