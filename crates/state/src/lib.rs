@@ -1,5 +1,13 @@
 //! What one gateway keeps: tables of rows and journals, written in fenced batches; SQLite, PostgreSQL, memory.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test ends at the first surprise"))]
 
+mod batch;
+mod memory;
+mod rules;
 mod store;
 
-pub use store::{Batch, Op, Row, Scan, Store, StoreCounters, Table, TxError};
+pub use batch::{Versioned, claim_all, claim_next, get_json, put_json, read_journal_json, scan_json};
+pub use memory::{Crash, Image, MemoryStore};
+pub use store::{
+    BATCH_OPS_MAX, Batch, KEY_BYTES_MAX, Op, QUEUE_BATCHES_MAX, QUEUE_BYTES_MAX, Row, Scan, Store, StoreCounters, Table, TxError, VALUE_BYTES_MAX,
+};

@@ -1,7 +1,20 @@
 use async_trait::async_trait;
 use thiserror::Error;
 
-use clawstead_terms::{Fence, Unit};
+use clawstead_terms::{Failure, FailureCode, Fence, Unit};
+
+/// Bytes a key, a journal name or a unit's text may have. PostgreSQL indexes no more than about 2,700 for all parts.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes one value or journal line may have.
+pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Changes one batch may hold.
+pub const BATCH_OPS_MAX: usize = 10_000;
+/// Batches that may wait for the disk or the server; the next one is refused with [`TxError::Busy`].
+pub const QUEUE_BATCHES_MAX: usize = 1024;
+/// Bytes of waiting batches; a batch that comes when so much waits is refused with [`TxError::Busy`].
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a caller should wait after [`TxError::Busy`], in milliseconds.
+pub(crate) const BUSY_RETRY_MS: u64 = 100;
 
 /// What a gateway keeps, as named tables of rows. Every row belongs to a [`Unit`]; values are JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +48,12 @@ pub enum Table {
 }
 
 impl Table {
+    /// The table with this name in the database.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.name() == name)
+    }
+
     /// All tables.
     pub const ALL: [Self; 13] = [
         Self::Sessions,
@@ -192,9 +211,66 @@ pub enum TxError {
         /// True when the batch may have been written.
         maybe: bool,
     },
+    /// Too much waits for the disk or the server already. Nothing was written.
+    #[error("the state store {path} is behind with writing; try again in {retry_after_ms} ms")]
+    Busy {
+        /// The file or server.
+        path: String,
+        /// What to wait, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The batch breaks a limit or a rule of the store: a key of more than [`KEY_BYTES_MAX`] bytes, a NUL character.
+    #[error("{what} cannot be stored: {why}")]
+    Invalid {
+        /// The part of the batch.
+        what: String,
+        /// The rule.
+        why: String,
+    },
+    /// The store was written by a newer program, or by another one.
+    #[error("{path} has schema {found}, this program knows {known} at most: start a newer openclaw, or restore the backup made before the update")]
+    Schema {
+        /// The file or server.
+        path: String,
+        /// The version found.
+        found: u64,
+        /// The highest version this program knows.
+        known: u64,
+    },
 }
 
-/// The keys to read in a scan: from `from` (inclusive) while they start with `prefix`.
+impl TxError {
+    /// True when the same batch may succeed later without any change to it.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Away { .. } | Self::Busy { .. })
+    }
+
+    /// What a door says about it.
+    #[must_use]
+    pub fn to_failure(&self) -> Failure {
+        let text = self.to_string();
+        match self {
+            Self::Fenced { .. } => Failure::new(FailureCode::Fenced, text),
+            Self::Exists { .. } | Self::Invalid { .. } => Failure::invalid(text),
+            Self::Changed { .. } | Self::Gap { .. } => Failure::busy(text, BUSY_RETRY_MS),
+            Self::Full { .. } => Failure::busy(text, 5_000),
+            Self::Busy { retry_after_ms, .. } => Failure::busy(text, *retry_after_ms),
+            Self::Away { maybe: false, .. } => Failure::unavailable(text, 1_000),
+            Self::Away { maybe: true, .. } => Failure::new(FailureCode::Unavailable, text).with_hint("it may have been written: look before repeating"),
+            Self::ReadOnly { .. } => Failure::new(FailureCode::Unavailable, text),
+            Self::Corrupt { .. } | Self::Schema { .. } => Failure::internal(text).with_hint("run `openclaw doctor`"),
+        }
+    }
+}
+
+impl From<TxError> for Failure {
+    fn from(err: TxError) -> Self {
+        err.to_failure()
+    }
+}
+
+/// The keys to read in a scan: those that start with `prefix`, in byte order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Keys must start with this; empty means all.
@@ -212,13 +288,35 @@ impl Scan {
     pub fn prefix(prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), after: None, limit: 10_000, newest_first: false }
     }
+
+    /// The same with at most `limit` rows.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The same, but only what follows `key` in reading direction.
+    #[must_use]
+    pub fn after(mut self, key: impl Into<String>) -> Self {
+        self.after = Some(key.into());
+        self
+    }
+
+    /// The same from the highest key down.
+    #[must_use]
+    pub fn newest_first(mut self) -> Self {
+        self.newest_first = true;
+        self
+    }
 }
 
 /// The state store: SQLite, PostgreSQL or memory, all with the same promises (see `conformance`).
 ///
 /// 1. `commit` answers `Ok` only when the batch is durable: it survives kill -9 and power loss.
 /// 2. A batch happens whole or not at all. Batches of one caller that awaits each are applied in that order;
-///    batches handed over without awaiting are applied in the order of the calls.
+///    batches handed over without awaiting are applied in the order of the calls: the call itself hands the batch
+///    over, the future only waits for the answer, and dropping it takes nothing back.
 /// 3. After `claim(unit, fence)` answered, no batch with a lower epoch for that unit is ever written.
 /// 4. Reads see every batch whose commit was answered.
 #[async_trait]
@@ -235,7 +333,8 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     async fn fence(&self, unit: &Unit) -> Result<Option<Fence>, TxError>;
 
-    /// Writes a batch durably under `fence`.
+    /// Writes a batch durably under `fence`, which must be exactly the one claimed: a unit nobody claimed takes no
+    /// writes either (`Fenced` with `held: 0`).
     ///
     /// # Errors
     /// As [`TxError`] lists; nothing was written then, except `Away { maybe: true }`.
@@ -265,7 +364,7 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     async fn journal_end(&self, unit: &Unit, journal: &str) -> Result<u64, TxError>;
 
-    /// The units that have rows or a fence.
+    /// The units that were ever claimed (others have no rows), in text order.
     ///
     /// # Errors
     /// When the store cannot be read.
