@@ -93,14 +93,7 @@ pub struct Versioned<T> {
 ///
 /// # Errors
 /// As [`Store::commit`]; `Invalid` when the value has no JSON form.
-pub async fn put_json<T: Serialize + Sync + ?Sized>(
-    store: &dyn Store,
-    fence: &Fence,
-    unit: &Unit,
-    table: Table,
-    key: &str,
-    value: &T,
-) -> Result<(), TxError> {
+pub async fn put_json<T: Serialize + Sync + ?Sized>(store: &dyn Store, fence: &Fence, unit: &Unit, table: Table, key: &str, value: &T) -> Result<(), TxError> {
     let batch = Batch::new(unit.clone()).put_json(table, key, value)?;
     store.commit(fence, batch).await
 }
@@ -125,13 +118,7 @@ pub async fn scan_json<T: DeserializeOwned>(store: &dyn Store, unit: &Unit, tabl
 ///
 /// # Errors
 /// As [`Store::read_journal`]; `Corrupt` when a line is not a `T`.
-pub async fn read_journal_json<T: DeserializeOwned>(
-    store: &dyn Store,
-    unit: &Unit,
-    journal: &str,
-    from: u64,
-    limit: usize,
-) -> Result<Vec<(u64, T)>, TxError> {
+pub async fn read_journal_json<T: DeserializeOwned>(store: &dyn Store, unit: &Unit, journal: &str, from: u64, limit: usize) -> Result<Vec<(u64, T)>, TxError> {
     let lines = store.read_journal(unit, journal, from, limit).await?;
     lines.into_iter().map(|(seq, text)| typed(store, "journal", journal.into(), &text, seq).map(|line| (seq, line.value))).collect()
 }

@@ -4,10 +4,12 @@
 mod batch;
 mod memory;
 mod rules;
+pub mod sqlite;
 mod store;
 
 pub use batch::{Versioned, claim_all, claim_next, get_json, put_json, read_journal_json, scan_json};
 pub use memory::{Crash, Image, MemoryStore};
+pub use sqlite::SqliteStore;
 pub use store::{
     BATCH_OPS_MAX, Batch, KEY_BYTES_MAX, Op, QUEUE_BATCHES_MAX, QUEUE_BYTES_MAX, Row, Scan, Store, StoreCounters, Table, TxError, VALUE_BYTES_MAX,
 };

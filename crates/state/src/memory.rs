@@ -127,24 +127,17 @@ impl UnitRows {
     }
 
     fn scan(&self, table: Table, scan: &Scan) -> Vec<Row> {
-        let from = match &scan.after {
-            Some(after) if !scan.newest_first && *after >= scan.prefix => Bound::Excluded((table, after.clone())),
-            _ => Bound::Included((table, scan.prefix.clone())),
-        };
-        // Reading down starts below `after` or at the end of the prefix; both cut by the filters beneath.
+        let bounds = rules::Bounds::of(scan);
+        if bounds.below.as_ref().is_some_and(|below| *below <= bounds.from) {
+            return Vec::new();
+        }
+        let below = bounds.below.map_or(Bound::Unbounded, |below| Bound::Excluded((table, below)));
         let rows = self
             .docs
-            .range((from, Bound::Unbounded))
-            .take_while(|((of, key), _)| *of == table && key.starts_with(&scan.prefix))
+            .range((Bound::Included((table, bounds.from)), below))
+            .filter(|((of, _), _)| *of == table)
             .map(|((_, key), (value, version))| Row { key: key.clone(), value: value.clone(), version: *version });
-        if scan.newest_first {
-            let mut rows: Vec<Row> = rows.filter(|row| scan.after.as_ref().is_none_or(|after| row.key < *after)).collect();
-            rows.reverse();
-            rows.truncate(scan.limit);
-            rows
-        } else {
-            rows.take(scan.limit).collect()
-        }
+        if scan.newest_first { rows.rev().take(scan.limit).collect() } else { rows.take(scan.limit).collect() }
     }
 }
 

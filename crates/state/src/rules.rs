@@ -3,7 +3,7 @@
 use clawstead_terms::{Fence, Unit};
 
 use crate::{
-    Batch, Op, TxError,
+    Batch, Op, Scan, TxError,
     store::{BATCH_OPS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 
@@ -90,6 +90,30 @@ pub(crate) fn next_line(journal: &str, have: u64, seq: u64) -> Result<(), TxErro
         Err(TxError::Exists { table: "journal", key: format!("{journal}/{seq}") })
     } else {
         Err(TxError::Gap { journal: journal.into(), have, seq })
+    }
+}
+
+/// The keys a scan covers: at or above `from`, below `below`.
+pub(crate) struct Bounds {
+    pub(crate) from: String,
+    pub(crate) below: Option<String>,
+}
+
+impl Bounds {
+    pub(crate) fn of(scan: &Scan) -> Self {
+        let mut bounds = Self { from: scan.prefix.clone(), below: above(&scan.prefix) };
+        if let Some(after) = &scan.after {
+            if scan.newest_first {
+                if bounds.below.as_ref().is_none_or(|below| after < below) {
+                    bounds.below = Some(after.clone());
+                }
+            } else {
+                // The lowest key above `after`: keys have no NUL.
+                let next = format!("{after}\u{1}");
+                bounds.from = bounds.from.max(next);
+            }
+        }
+        bounds
     }
 }
 

@@ -1,0 +1,134 @@
+use std::sync::Arc;
+
+use clawstead_terms::{Fence, Unit};
+
+use super::{Options, SqliteStore};
+use crate::{Batch, Store, Table, TxError};
+
+fn fence() -> Fence {
+    Fence { epoch: 1, owner: "here".into(), incarnation: 1 }
+}
+
+async fn open(path: &std::path::Path, options: Options) -> SqliteStore {
+    let store = SqliteStore::open(path, options).unwrap();
+    store.claim(&Unit::Global, &fence()).await.unwrap();
+    store
+}
+
+fn put(key: &str, value: &str) -> Batch {
+    Batch::new(Unit::Global).put_json(Table::Meta, key, value).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_come_together_share_disk_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(&folder.path().join("state.db"), Options::default()).await);
+    let mode = store.read(|conn| conn.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))).await.unwrap();
+    assert_eq!(mode, "wal");
+    let before = store.counters();
+    for round in 0..4 {
+        let handed_over: Vec<_> = (0..64).map(|at| (at, store.clone())).collect();
+        let waiting = handed_over.iter().map(|(at, store)| {
+            let fence = fence();
+            async move { store.commit(&fence, put(&format!("{round}/{at}"), "x")).await }
+        });
+        futures_util::future::try_join_all(waiting).await.unwrap();
+    }
+    let after = store.counters();
+    assert_eq!(after.batches - before.batches, 256);
+    let syncs = after.syncs - before.syncs;
+    assert!((4..=64).contains(&syncs), "256 commits took {syncs} syncs");
+    // One that waits for each answer pays one sync each.
+    for at in 0..5 {
+        store.commit(&fence(), put(&format!("alone/{at}"), "x")).await.unwrap();
+    }
+    assert_eq!(store.counters().syncs - after.syncs, 5);
+}
+
+#[tokio::test]
+async fn an_orderly_close_leaves_one_private_file_and_a_later_call_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = open(&path, Options::default()).await;
+    store.commit(&fence(), put("a", "1")).await.unwrap();
+    assert!(store.get(&Unit::Global, Table::Meta, "a").await.unwrap().is_some());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for name in ["state.db", "state.db-wal", "state.db-shm"] {
+            assert_eq!(std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+    }
+    store.close().await;
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["state.db"]);
+    assert!(matches!(store.commit(&fence(), put("b", "1")).await, Err(TxError::Away { maybe: false, .. })));
+    assert!(matches!(store.get(&Unit::Global, Table::Meta, "a").await, Err(TxError::Away { .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("state.db"), Options { pages_max: Some(40), ..Options::default() }).await;
+    let large = "x".repeat(8_000);
+    let mut written = 0;
+    let refused = loop {
+        match store.commit(&fence(), put(&format!("row {written}"), &large)).await {
+            Ok(()) => written += 1,
+            Err(err) => break err,
+        }
+        assert!(written < 1_000);
+    };
+    assert!(matches!(&refused, TxError::Full { path } if path.ends_with("state.db")), "{refused}");
+    assert!(written > 5);
+    // In a group, the small ones still fit and only the large one is refused.
+    let fence = fence();
+    let (small_1, too_large, small_2) = tokio::join!(
+        store.commit(&fence, Batch::new(Unit::Global).delete(Table::Meta, "not there")),
+        store.commit(&fence, put("large", &"x".repeat(100_000))),
+        store.commit(&fence, put("row 0", "small")),
+    );
+    assert_eq!((small_1, small_2), (Ok(()), Ok(())));
+    assert!(matches!(too_large, Err(TxError::Full { .. })));
+    assert_eq!(store.get(&Unit::Global, Table::Meta, "large").await.unwrap(), None);
+    // Space is back: nothing has to be restarted.
+    for at in 0..written {
+        store.commit(&fence, Batch::new(Unit::Global).delete(Table::Meta, format!("row {at}"))).await.unwrap();
+    }
+    store.commit(&fence, put("after", &large)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    open(&path, Options::default()).await.close().await;
+    rusqlite::Connection::open(&path).unwrap().execute("UPDATE schema_version SET version=99", []).unwrap();
+    let refused = SqliteStore::open(&path, Options::default()).err().unwrap();
+    assert!(matches!(&refused, TxError::Schema { found: 99, known: 1, .. }), "{refused}");
+    let foreign = folder.path().join("foreign.db");
+    rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+    assert!(matches!(SqliteStore::open(&foreign, Options::default()), Err(TxError::Invalid { .. })));
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "this is not a database at all, but long enough to have a header".repeat(30)).unwrap();
+    let refused = SqliteStore::open(&text, Options::default()).err().unwrap();
+    assert!(matches!(&refused, TxError::Corrupt { path, why } if path.ends_with("text.db") && why.contains("openclaw doctor")), "{refused}");
+}
+
+#[tokio::test]
+async fn a_copy_is_whole_and_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("state.db"), Options::default()).await;
+    for at in 0..50 {
+        store.commit(&fence(), put(&format!("{at}"), "x")).await.unwrap();
+    }
+    let target = folder.path().join("copy.db");
+    store.backup_to(&target).await.unwrap();
+    store.backup_to(&target).await.unwrap();
+    let copy = SqliteStore::open(&target, Options::default()).unwrap();
+    assert_eq!(copy.scan(&Unit::Global, Table::Meta, &crate::Scan::prefix("")).await.unwrap().len(), 50);
+    assert_eq!(copy.fence(&Unit::Global).await.unwrap(), Some(fence()));
+    assert!(!folder.path().join("copy.db.part").exists());
+    let refused = store.backup_to(folder.path().join("no/such/folder.db")).await.err().unwrap();
+    assert!(matches!(refused, TxError::ReadOnly { .. }), "{refused}");
+}
