@@ -169,17 +169,17 @@ impl SqliteStore {
 
     fn stop(&self) -> Option<Threads> {
         self.reads.close();
-        self.writes.close();
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Threads {
     /// Readers end first: the last connection that closes takes the write-ahead log away, and it must be one that writes.
-    fn join(self) {
+    fn join(self, writes: &Queue<Job>) {
         for reader in self.readers {
             let _ = reader.join();
         }
+        writes.close();
         if self.writer.join().is_err() {
             tracing::error!("the thread that writes the state panicked");
         }
@@ -189,7 +189,7 @@ impl Threads {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         if let Some(threads) = self.stop() {
-            threads.join();
+            threads.join(&self.writes);
         }
     }
 }
@@ -336,8 +336,9 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        let writes = Arc::clone(&self.writes);
         if let Some(threads) = self.stop()
-            && tokio::task::spawn_blocking(move || threads.join()).await.is_err()
+            && tokio::task::spawn_blocking(move || threads.join(&writes)).await.is_err()
         {
             tracing::error!("the state store was not closed in order");
         }
