@@ -91,14 +91,8 @@ impl Setup {
 /// `agents.entries` is the spelling both programs read.
 #[must_use]
 pub fn config(port: u16, v1: &str, agents: &[&str]) -> Value {
-    let mut entries = serde_json::Map::new();
-    for (index, agent) in agents.iter().enumerate() {
-        let mut entry = json!({"workspace": format!("~/.openclaw/workspace-{agent}")});
-        if index == 0 {
-            entry["default"] = json!(true);
-        }
-        entries.insert((*agent).to_owned(), entry);
-    }
+    let entries: serde_json::Map<String, Value> =
+        agents.iter().map(|agent| ((*agent).to_owned(), json!({"workspace": format!("~/.openclaw/workspace-{agent}")}))).collect();
     let mut defaults = json!({"model": {"primary": "mock/mock-1"}, "skipBootstrap": true, "heartbeat": {"every": "0m"}});
     let mut roster = json!({"entries": entries});
     if agents.len() > 1 {

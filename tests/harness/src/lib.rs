@@ -6,12 +6,14 @@
 //! * [`gateway`]: our binary and the original as child processes: start, wait until ready, freeze, kill;
 //! * [`client`]: a gateway client on bare JSON frames, so that it shares no code with what it tests;
 //! * [`cli`]: the original's command line in a home of its own;
+//! * [`golden`]: what the original answered to the commands of the compatibility suite;
 //! * [`http`]: single HTTP/1.1 requests; [`process`]: what `/proc` says of a process; [`soak`]: the ledger check.
 
 pub mod cli;
 pub mod client;
 pub mod engines;
 pub mod gateway;
+pub mod golden;
 pub mod http;
 pub mod mock;
 pub mod process;

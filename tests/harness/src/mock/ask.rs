@@ -70,7 +70,8 @@ impl Ask {
             let (said, mut found) = read_item(&item);
             found.append(&mut results);
             results = found;
-            if let Some(said) = said {
+            // The original adds a message of its own after the user's; it is not what the user said.
+            if let Some(said) = said.filter(|said| !said.starts_with("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT")) {
                 text = said;
                 break;
             }
