@@ -117,7 +117,7 @@ impl MethodSpec {
 /// A method as a type, for callers: `client.call::<cron::Add>(params)`.
 pub trait Method {
     /// Its parameters.
-    type Params: Serialize + DeserializeOwned + JsonSchema + Send;
+    type Params: Serialize + DeserializeOwned + JsonSchema + Send + Sync;
     /// Its result.
     type Result: Serialize + DeserializeOwned + JsonSchema + Send;
     /// Its row.
