@@ -1,2 +1,45 @@
-//! Repository chores: floors, docs, schema.
-fn main() {}
+//! Repository chores: `cargo xtask <chore>`.
+
+mod bench;
+mod engines;
+mod postgres;
+mod run;
+mod test;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+const USAGE: &str = "usage: cargo xtask <chore>
+
+  test [--quick] [filter]  all tests with the real programs they run against
+  engines [--env]          fetch those programs (--env prints their variables)
+  bench [--quick]          measure beside the original; writes benches/results.md
+  soak                     kill the gateway 200 times under load and check the ledger";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let repo = repository();
+    let (chore, rest) = args.split_first().map_or(("", &args[..]), |(chore, rest)| (chore.as_str(), rest));
+    let good = match chore {
+        "test" => test::command(&repo, rest)?,
+        "engines" => engines::command(&repo, rest).map(|()| true)?,
+        "bench" => bench::bench(&repo, rest).map(|()| true)?,
+        "soak" => bench::soak(&repo, rest).map(|()| true)?,
+        "" | "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            true
+        }
+        other => {
+            eprintln!("unknown chore {other}\n{USAGE}");
+            false
+        }
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The root of the repository: the folder above this package.
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
+}

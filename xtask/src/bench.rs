@@ -1,0 +1,52 @@
+//! `cargo xtask bench` and `cargo xtask soak`: long runs with a release build.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use crate::engines::{Fetch, prepare};
+
+/// Builds everything optimised and measures ours beside the original; writes `benches/results.md`.
+/// Arguments go to the benchmark (`--quick`, `--only <part>`, `--ours`).
+///
+/// # Errors
+/// When the build or a measurement fails.
+pub fn bench(repo: &Path, args: &[String]) -> anyhow::Result<()> {
+    let found = prepare(repo, Fetch::Missing)?;
+    cargo(repo, &["build", "--release", "-p", "clawstead-cli", "-p", "clawstead-harness"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
+    let mut command = Command::new(target.join("release/clawstead-bench"));
+    command.args(args).arg("--out").arg(repo.join("benches/results.md")).current_dir(repo);
+    command.env("CLAWSTEAD_BIN", target.join("release/openclaw")).envs(&found.variables);
+    finish(command)
+}
+
+/// Kills the gateway 200 times under load (or as often as `CLAWSTEAD_KILLS` says) and checks the ledger.
+///
+/// # Errors
+/// When a message was lost or answered twice.
+pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
+    cargo(repo, &["build", "-p", "clawstead-cli"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
+    let mut command = Command::new("cargo");
+    command.args(["test", "-p", "clawstead-harness", "--test", "kill", "--", "--nocapture"]).args(args).current_dir(repo);
+    command.env("CLAWSTEAD_BIN", target.join("debug/openclaw"));
+    if std::env::var_os("CLAWSTEAD_KILLS").is_none() {
+        command.env("CLAWSTEAD_KILLS", "200");
+    }
+    finish(command)
+}
+
+fn cargo(repo: &Path, args: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(args).current_dir(repo);
+    finish(command)
+}
+
+fn finish(mut command: Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{} failed", command.get_program().display());
+    }
+    Ok(())
+}

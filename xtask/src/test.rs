@@ -1,0 +1,370 @@
+//! `cargo xtask test [--quick] [filter]`: everything, with the real programs it runs against.
+//!
+//! Builds the workspace once, runs each test program under a time limit with its output kept in a file, then the web
+//! checks, and ends with a table and the line `N passed, N failed, N skipped`.
+//!
+//! `--quick` leaves out the end-to-end suites, the doc tests and the web checks. A filter runs only tests whose name
+//! contains it, or all tests of the programs whose name contains it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use serde_json::Value;
+
+use crate::{
+    engines::{Fetch, Found, prepare},
+    postgres::Postgres,
+    run::{End, logged, tail, which},
+};
+
+/// The package of the end-to-end suites.
+const HARNESS: &str = "clawstead-harness";
+/// Longest run of one test program.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Longest build.
+const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// One line of the table.
+struct Suite {
+    name: String,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    took: Duration,
+}
+
+struct Run<'a> {
+    repo: &'a Path,
+    target: PathBuf,
+    logs: PathBuf,
+    skips: PathBuf,
+    variables: BTreeMap<String, PathBuf>,
+    postgres: Option<Postgres>,
+    suites: Vec<Suite>,
+    skips_seen: usize,
+}
+
+/// What was asked for.
+#[derive(Default)]
+struct Wanted {
+    quick: bool,
+    filter: Option<String>,
+}
+
+/// Runs the tests. Answers true when nothing failed.
+///
+/// # Errors
+/// When the run itself cannot be done: no cargo, no folder for the logs.
+pub fn command(repo: &Path, args: &[String]) -> anyhow::Result<bool> {
+    let mut wanted = Wanted::default();
+    for arg in args {
+        match arg.as_str() {
+            "--quick" => wanted.quick = true,
+            flag if flag.starts_with('-') => bail!("unknown flag {flag}; usage: cargo xtask test [--quick] [filter]"),
+            filter => wanted.filter = Some(filter.to_owned()),
+        }
+    }
+    let began = Instant::now();
+    let found = if wanted.quick { prepare(repo, Fetch::No)? } else { prepare(repo, Fetch::Missing)? };
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
+    let logs = target.join("test-logs");
+    let _ = fs::remove_dir_all(&logs);
+    fs::create_dir_all(&logs)?;
+    let skips = logs.join("skips.tsv");
+    fs::write(&skips, "")?;
+    let Found { variables, mut missing } = found;
+    let mut run = Run { repo, target, logs, skips, variables, postgres: None, suites: Vec::new(), skips_seen: 0 };
+    run.start_postgres(&mut missing);
+    let programs = run.build()?;
+    if wanted.filter.is_none() {
+        run.repository();
+    }
+    for program in &programs {
+        if !(wanted.quick && program.package == HARNESS) {
+            run.program(program, wanted.filter.as_deref())?;
+        }
+    }
+    if wanted.filter.is_none() && !wanted.quick {
+        run.doc_tests()?;
+        run.web()?;
+    }
+    drop(run.postgres.take());
+    Ok(run.report(&missing, began.elapsed()))
+}
+
+/// A built test program.
+struct Program {
+    package: String,
+    name: String,
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Run<'_> {
+    fn start_postgres(&mut self, missing: &mut Vec<(String, String)>) {
+        let Some(program) = self.variables.get("CLAWSTEAD_POSTGRES").cloned() else { return };
+        match Postgres::start(&program, &self.logs) {
+            Ok(server) => {
+                self.variables.insert("CLAWSTEAD_POSTGRES_URL".into(), server.url.clone().into());
+                self.postgres = Some(server);
+            }
+            Err(why) => {
+                let why = format!("{why:#}").replace('\n', " ");
+                println!("SKIPPED: postgres: {why}");
+                missing.push(("postgres".into(), why));
+            }
+        }
+    }
+
+    /// Builds every library, program, test and example once and lists the test programs.
+    fn build(&mut self) -> anyhow::Result<Vec<Program>> {
+        let began = Instant::now();
+        println!("building ...");
+        let out = self.logs.join("build.jsonl");
+        let mut command = Command::new("bash");
+        let errors = self.logs.join("build.log");
+        // Messages for us on standard output, messages for people in the log.
+        command.args(["-c", "exec cargo build --workspace --all-targets --message-format=json-render-diagnostics 2>\"$1\"", "build"]).arg(&errors);
+        let end = logged(command.current_dir(self.repo), &out, BUILD_LIMIT)?;
+        if end != End::Good {
+            println!("{}", tail(&fs::read_to_string(&errors).unwrap_or_default(), 60));
+        }
+        self.add("build", usize::from(end == End::Good), usize::from(end != End::Good), began.elapsed());
+        if end != End::Good {
+            return Ok(Vec::new());
+        }
+        let mut programs: Vec<Program> = fs::read_to_string(&out)?.lines().filter_map(test_program).collect();
+        // Fast ones first, the end-to-end suites last, always in the same order.
+        programs.sort_by_key(|program| (program.package == HARNESS, program.package.clone(), program.name.clone()));
+        programs.dedup_by(|a, b| a.path == b.path);
+        Ok(programs)
+    }
+
+    /// Checks of the repository itself: floors and formatting.
+    fn repository(&mut self) {
+        let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("cargo"));
+        self.check("floors", Command::new(own).arg("floors"));
+        self.check("format", Command::new("cargo").args(["fmt", "--all", "--check"]));
+    }
+
+    fn check(&mut self, name: &str, command: &mut Command) {
+        let began = Instant::now();
+        let log = self.logs.join(format!("{}.log", name.replace([' ', ':'], "-")));
+        let end = logged(command.current_dir(self.repo), &log, PROGRAM_LIMIT).unwrap_or(End::Bad);
+        if end != End::Good {
+            println!("{}", tail(&fs::read_to_string(&log).unwrap_or_default(), 40));
+        }
+        self.add(name, usize::from(end == End::Good), usize::from(end != End::Good), began.elapsed());
+    }
+
+    fn program(&mut self, program: &Program, filter: Option<&str>) -> anyhow::Result<()> {
+        let name = format!("{}: {}", program.package.trim_start_matches("clawstead-"), program.name);
+        let began = Instant::now();
+        let log = self.logs.join(format!("{}-{}.log", program.package, program.name));
+        let mut command = Command::new(&program.path);
+        command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env("CLAWSTEAD_SKIPS", &self.skips);
+        command.env("CLAWSTEAD_BIN", self.target.join("debug/openclaw")).envs(&self.variables);
+        if program.package == HARNESS {
+            // Each of these starts whole gateways and foreign programs; two at a time is what two cores bear.
+            command.arg("--test-threads=2");
+        }
+        if let Some(filter) = filter.filter(|filter| !name.contains(filter)) {
+            command.arg(filter);
+        }
+        let end = logged(&mut command, &log, PROGRAM_LIMIT)?;
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let (mut passed, mut failed, ignored) = counts(&text);
+        if end == End::TooLong {
+            println!("{name}: still running after {} minutes, ended", PROGRAM_LIMIT.as_secs() / 60);
+        }
+        if end != End::Good {
+            failed = failed.max(1);
+            println!("---- {name} failed ----\n{}", failure_part(&text));
+        }
+        let skipped = self.new_skips();
+        passed = passed.saturating_sub(skipped);
+        if passed + failed + skipped + ignored > 0 {
+            self.suites.push(Suite { name: name.clone(), passed, failed, skipped: skipped + ignored, took: began.elapsed() });
+            self.say();
+        }
+        Ok(())
+    }
+
+    fn doc_tests(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let log = self.logs.join("doc.log");
+        let end = logged(Command::new("cargo").args(["test", "--workspace", "--doc", "--quiet"]).current_dir(self.repo), &log, BUILD_LIMIT)?;
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let (passed, failed, skipped) = counts(&text);
+        let failed = if end == End::Good { failed } else { failed.max(1) };
+        if failed > 0 {
+            println!("{}", failure_part(&text));
+        }
+        self.suites.push(Suite { name: "doc tests".into(), passed, failed, skipped, took: began.elapsed() });
+        self.say();
+        Ok(())
+    }
+
+    /// The dashboard: types, unit tests, freshness of the built page, and the page in a headless browser.
+    fn web(&mut self) -> anyhow::Result<()> {
+        let folder = self.repo.join("web");
+        if !folder.join("package.json").exists() {
+            return Ok(());
+        }
+        let steps = ["check", "test", "check-fresh", "e2e"];
+        let Some(npm) = which("npm") else {
+            return self.skip_web(&steps, "npm", "not installed");
+        };
+        let path = self.node_first();
+        let install = logged(
+            Command::new(&npm).args(["ci", "--no-audit", "--no-fund", "--prefer-offline"]).current_dir(&folder).env("PATH", &path),
+            &self.logs.join("web-install.log"),
+            PROGRAM_LIMIT,
+        )?;
+        if install != End::Good {
+            return self.skip_web(&steps, "npm packages", "npm ci failed");
+        }
+        for step in steps {
+            if step == "e2e" && !self.variables.contains_key("CLAWSTEAD_CHROMIUM") {
+                self.skip_web(&[step], "chromium", "not installed")?;
+                continue;
+            }
+            let mut command = Command::new(&npm);
+            command.args(["run", "--silent", step]).env("PATH", &path).env("CI", "true").envs(&self.variables);
+            command.env("CLAWSTEAD_BIN", self.target.join("debug/openclaw"));
+            let began = Instant::now();
+            let log = self.logs.join(format!("web-{step}.log"));
+            let end = logged(command.current_dir(&folder), &log, PROGRAM_LIMIT)?;
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if end != End::Good {
+                println!("---- web {step} failed ----\n{}", tail(&text, 60));
+            }
+            let passed = vitest_passed(&text).unwrap_or(1);
+            self.add(&format!("web: {step}"), if end == End::Good { passed } else { 0 }, usize::from(end != End::Good), began.elapsed());
+        }
+        Ok(())
+    }
+
+    fn skip_web(&mut self, steps: &[&str], engine: &str, why: &str) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let mut file = fs::File::options().append(true).open(&self.skips)?;
+        for step in steps {
+            println!("SKIPPED: web {step}: {engine}: {why}");
+            writeln!(file, "web {step}\t{engine}\t{why}")?;
+        }
+        let skipped = self.new_skips();
+        self.suites.push(Suite { name: "web".into(), passed: 0, failed: 0, skipped, took: Duration::ZERO });
+        Ok(())
+    }
+
+    /// The search path with the Node we fetched in front.
+    fn node_first(&self) -> std::ffi::OsString {
+        let old = std::env::var_os("PATH").unwrap_or_default();
+        let Some(folder) = self.variables.get("CLAWSTEAD_NODE").and_then(|node| node.parent()) else { return old };
+        let mut path = folder.as_os_str().to_owned();
+        path.push(OsStr::new(":"));
+        path.push(old);
+        path
+    }
+
+    fn new_skips(&mut self) -> usize {
+        let all = fs::read_to_string(&self.skips).unwrap_or_default().lines().count();
+        let new = all.saturating_sub(self.skips_seen);
+        self.skips_seen = all;
+        new
+    }
+
+    fn add(&mut self, name: &str, passed: usize, failed: usize, took: Duration) {
+        self.suites.push(Suite { name: name.into(), passed, failed, skipped: 0, took });
+        self.say();
+    }
+
+    fn say(&self) {
+        if let Some(suite) = self.suites.last() {
+            let word = if suite.failed > 0 { "FAILED" } else { "ok" };
+            println!("{:<50} {word} ({} passed, {:.1} s)", suite.name, suite.passed, suite.took.as_secs_f64());
+        }
+    }
+
+    fn report(&self, missing: &[(String, String)], took: Duration) -> bool {
+        println!("\n{:<50} {:>7} {:>7} {:>8} {:>8}", "suite", "passed", "failed", "skipped", "seconds");
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        for suite in &self.suites {
+            println!("{:<50} {:>7} {:>7} {:>8} {:>8.1}", suite.name, suite.passed, suite.failed, suite.skipped, suite.took.as_secs_f64());
+            passed += suite.passed;
+            failed += suite.failed;
+            skipped += suite.skipped;
+        }
+        for (engine, why) in missing {
+            println!("SKIPPED: {engine}: {why}");
+        }
+        for line in fs::read_to_string(&self.skips).unwrap_or_default().lines() {
+            println!("SKIPPED: {}", line.replace('\t', ": "));
+        }
+        println!("{} minutes {} seconds; logs in {}", took.as_secs() / 60, took.as_secs() % 60, self.logs.display());
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        failed == 0
+    }
+}
+
+/// The test program in one message of cargo, if it is one.
+fn test_program(line: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+    let folder = manifest.parent()?.to_owned();
+    let text = fs::read_to_string(&manifest).ok()?;
+    let package = text.lines().find_map(|line| line.strip_prefix("name = ")).map(|name| name.trim_matches('"').to_owned())?;
+    let kind = message["target"]["kind"][0].as_str().unwrap_or_default();
+    let name = message["target"]["name"].as_str()?;
+    let name = if kind == "lib" { "unit tests".to_owned() } else { format!("{kind} {name}") };
+    Some(Program { package, name: name.replace("test ", ""), folder, path: message["executable"].as_str()?.into() })
+}
+
+/// Passed, failed and ignored tests in the output of test programs.
+fn counts(text: &str) -> (usize, usize, usize) {
+    let mut sum = (0, 0, 0);
+    for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
+        let number = |word: &str| {
+            let end = line.find(word)?;
+            line[..end].trim_end().rsplit([' ', ';', '.']).next()?.parse::<usize>().ok()
+        };
+        sum.0 += number("passed").unwrap_or(0);
+        sum.1 += number("failed").unwrap_or(0);
+        sum.2 += number("ignored").unwrap_or(0);
+    }
+    sum
+}
+
+/// The part of a test program's output that tells what failed.
+fn failure_part(text: &str) -> String {
+    let from = text.find("\nfailures:\n").unwrap_or(0);
+    tail(&text[from..], 120)
+}
+
+/// Tests passed, as vitest reports them.
+fn vitest_passed(text: &str) -> Option<usize> {
+    let line = text.lines().rev().find(|line| line.trim_start().starts_with("Tests"))?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|word| word.starts_with("passed"))?;
+    words.get(at.checked_sub(1)?)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn results_are_summed() {
+        let text = "test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured\nx\ntest result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured\n";
+        assert_eq!(super::counts(text), (9, 3, 1));
+        assert_eq!(super::vitest_passed(" Test Files  2 passed (2)\n      Tests  17 passed (17)\n"), Some(17));
+    }
+}
