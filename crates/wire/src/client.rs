@@ -599,7 +599,7 @@ mod tests {
     };
 
     use super::{Client, ClientError, ConnectOptions};
-    use crate::{device::DeviceIdentity, methods::system};
+    use crate::{device::DeviceIdentity, methods::presence};
 
     async fn pair() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (near, far) = tokio::io::duplex(1 << 16);
@@ -648,7 +648,7 @@ mod tests {
         let nothing = json!({});
         let (identity, run) = tokio::join!(
             biased;
-            client.call::<system::GatewayIdentityGet>(crate::method::Loose::default()),
+            client.call::<presence::GatewayIdentityGet>(crate::method::Loose::default()),
             client.call_final("agent", &nothing, Duration::from_secs(5)),
         );
         assert_eq!(identity.unwrap().device_id, "d");

@@ -1,4 +1,4 @@
-//! Approvals and questions.
+//! Approvals of commands.
 
 use serde_json::Value;
 
@@ -44,21 +44,10 @@ params! {
     ApprovalRef { id: text }
     /// For `exec.approval.resolve` and `plugin.approval.resolve`.
     ResolveParams { id: text, decision: text, reviewer?: Value, grant_expires_in_days?: int(1..3650) }
-    /// A question.
-    QuestionRef { id: text }
-    /// For `question.resolve`.
-    QuestionResolveParams {
-        id: text,
-        answers?: Value,
-        cancel?: bool,
-        secret_store_allowed_hosts?: Vec<String>,
-        resolved_by?: String,
-        resolution_id?: text(128),
-    }
 }
 
 methods! {
-    /// Approvals and questions.
+    /// Approvals of commands.
     trait ApprovalsApi {
         /// The allow lists and defaults for commands.
         ExecApprovalsGet: "exec.approvals.get" => fn exec_approvals_get(Nothing) -> Value, scope: Admin;
@@ -74,15 +63,5 @@ methods! {
         ExecResolve: "exec.approval.resolve" => fn exec_resolve(ResolveParams) -> Value, scope: Approvals;
         /// Waits for a decision.
         ExecWait: "exec.approval.waitDecision" => fn exec_wait(ApprovalRef) -> Value, scope: Approvals;
-        /// Open approval requests of plugins, as a bare list.
-        PluginList: "plugin.approval.list" => fn plugin_list(Loose) -> Value, scope: Approvals;
-        /// Open approval requests of the gateway itself, as a bare list.
-        GatewayList: "openclaw.approval.list" => fn gateway_list(Loose) -> Value, scope: Approvals;
-        /// Open questions of agents.
-        QuestionList: "question.list" => fn question_list(Nothing) -> Value, scope: Questions;
-        /// One question.
-        QuestionGet: "question.get" => fn question_get(QuestionRef) -> Value, scope: Questions;
-        /// Answers or cancels a question.
-        QuestionResolve: "question.resolve" => fn question_resolve(QuestionResolveParams) -> Value, scope: Questions;
     }
 }

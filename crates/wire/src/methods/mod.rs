@@ -9,6 +9,8 @@ pub mod cron;
 pub mod devices;
 pub mod models;
 pub mod nodes;
+pub mod presence;
+pub mod questions;
 pub mod sessions;
 pub mod surfaces;
 pub mod system;
@@ -31,6 +33,8 @@ pub static AREAS: &[(&str, &[MethodSpec])] = &[
     ("devices", devices::ROWS),
     ("nodes", nodes::ROWS),
     ("approvals", approvals::ROWS),
+    ("questions", questions::ROWS),
+    ("presence", presence::ROWS),
     ("tools", tools::ROWS),
     ("surfaces", surfaces::ROWS),
 ];

@@ -1,4 +1,4 @@
-//! Health, status, logs, usage, presence, restart.
+//! Health, status, logs, usage, restart.
 
 use serde_json::Value;
 
@@ -49,13 +49,6 @@ params! {
         agent_id?: String,
         agent_scope?: String,
     }
-    /// Who the gateway is.
-    GatewayIdentity {
-        /// Lower-case hex SHA-256 of the public key.
-        device_id: String,
-        /// Raw Ed25519 key, base64url.
-        public_key: String,
-    }
     /// Done.
     Done { ok: bool }
 }
@@ -66,7 +59,7 @@ words! {
 }
 
 methods! {
-    /// Health, status, logs, usage, presence, restart.
+    /// Health, status, logs, usage, restart.
     trait SystemApi {
         /// How the gateway is. Needs no scope.
         Health: "health" => fn health(HealthParams) -> Value, scope: Open;
@@ -90,16 +83,12 @@ methods! {
         Wake: "wake" => fn wake(WakeParams) -> Done, scope: Write;
         /// Records a system event (and a client's presence).
         SystemEvent: "system-event" => fn system_event(Loose) -> Value, scope: Admin;
-        /// The gateway's own device identity.
-        GatewayIdentityGet: "gateway.identity.get" => fn gateway_identity(Loose) -> GatewayIdentity, scope: Read;
         /// Whether a restart would interrupt something.
         RestartPreflight: "gateway.restart.preflight" => fn restart_preflight(Loose) -> Value, scope: Read;
         /// Asks for a restart.
         RestartRequest: "gateway.restart.request" => fn restart_request(RestartParams) -> Value, scope: Admin, flags: [CONTROL];
         /// Whether a suspension is going on.
         SuspendStatus: "gateway.suspend.status" => fn suspend_status(SuspendStatusParams) -> Value, scope: Read;
-        /// Who is connected, as a bare list.
-        SystemPresence: "system-presence" => fn system_presence(Loose) -> Value, scope: Read;
         /// The machine and the process.
         SystemInfo: "system.info" => fn system_info(Nothing) -> Value, scope: Read;
     }
