@@ -1,5 +1,38 @@
 //! Talking to models: one trait, one folder per API dialect, a data file for compatible hosts.
+//!
+//! [`Models`] is the way in: built from the config, it resolves references, asks chains of models with fallbacks and
+//! key rotation, and lists what there is. Below it, a [`Provider`] is one model behind one address and key.
 
+mod ask;
+pub mod catalog;
+mod discovery;
+mod endpoint;
+#[cfg(test)]
+mod faults;
+mod health;
+mod input;
+mod json;
+mod models;
+mod openai_chat;
 mod provider;
+mod repair;
+mod script;
+mod sort;
+mod spec;
+mod sse;
+#[cfg(test)]
+mod testing;
 
+pub use ask::{Answer, AskError, CANDIDATES_MAX, FallbackEvent, Observer, ROUNDS_MAX, WAIT_MAX_MS};
+pub use discovery::{LIST_KEPT_MS, LIST_TIMEOUT_MS, LISTED_MAX, PROBE_TIMEOUT_MS, Refresh};
+pub use endpoint::{ANSWER_BYTES_MAX, EVENT_TIMEOUT_MS, Endpoint, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS};
+pub use health::{HealthLog, ModelRest, NoHealthLog, ProfileStats};
+pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id};
+pub use models::{ModelRef, ModelRow, Models, ResolveError};
+pub use openai_chat::OpenAiChat;
 pub use provider::{Ask, Chunk, ChunkStream, ErrorKind, Provider, ProviderError};
+pub use repair::{CONTINUE, CallIds, EARLIER, IMAGE_OMITTED, INTERRUPTED, Piece, Side, Target, file_note, repair};
+pub use script::{DEMO_LABEL, DEMO_MODEL, DEMO_PROVIDER, Demo, Script, Step, When};
+pub use sort::MESSAGE_CHARS_MAX;
+pub use spec::{CONTEXT_WINDOW_DEFAULT, Compat, Cost, Dialect, MAX_TOKENS_DEFAULT, ModelSpec, ThinkingStyle};
+pub use sse::{EVENT_BYTES_MAX, LINE_BYTES_MAX, SseEvent, SseParser, SseTooLong};

@@ -7,13 +7,13 @@ use thiserror::Error;
 use clawstead_terms::{Message, StopReason, ToolDefinition, Usage};
 
 /// One question to a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Ask {
     /// The model's id as the provider knows it (without the provider prefix).
     pub model: String,
     /// The system prompt.
     pub system: String,
-    /// The conversation. Calls and results are paired already (see [`crate::repair`]).
+    /// The conversation as the journal has it; each dialect makes it legal with [`crate::repair()`].
     pub messages: Arc<[Arc<Message>]>,
     /// The tools on offer.
     pub tools: Arc<[ToolDefinition]>,
