@@ -53,6 +53,19 @@ fn rss(pid: u32) -> u64 {
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Processor time of the live threads of a process, to the nanosecond where the kernel keeps it. Threads that ended are
+/// not in it, so it is for differences over a short time. `None` when the kernel does not keep it.
+#[must_use]
+pub fn fine_cpu(pid: u32) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let times = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    let sum: u64 = times.sum();
+    (sum > 0).then(|| Duration::from_nanos(sum))
+}
+
 /// Peak resident memory of one process, bytes.
 #[must_use]
 pub fn peak_rss(pid: u32) -> u64 {
