@@ -2,13 +2,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test ends at the first surprise"))]
 
 mod batch;
+pub mod conformance;
+mod copy;
+mod lock;
 mod memory;
+pub mod postgres;
 mod rules;
 pub mod sqlite;
 mod store;
+pub mod testing;
 
 pub use batch::{Versioned, claim_all, claim_next, get_json, put_json, read_journal_json, scan_json};
+pub use copy::{Report, TableSum, copy, sum};
+pub use lock::{HeldBy, Holder, LockError, StateDirLock};
 pub use memory::{Crash, Image, MemoryStore};
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
     BATCH_OPS_MAX, Batch, KEY_BYTES_MAX, Op, QUEUE_BATCHES_MAX, QUEUE_BYTES_MAX, Row, Scan, Store, StoreCounters, Table, TxError, VALUE_BYTES_MAX,

@@ -401,6 +401,13 @@ impl Store for MemoryStore {
         Ok(self.read(unit, |rows| rows.end(journal))?.unwrap_or(0))
     }
 
+    async fn journals(&self, unit: &Unit, after: Option<&str>, limit: usize) -> Result<Vec<String>, TxError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self
+            .read(unit, |rows| rows.journals.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(name, _)| name.clone()).collect())?
+            .unwrap_or_default())
+    }
+
     async fn units(&self) -> Result<Vec<Unit>, TxError> {
         drop(self.reachable()?);
         let mut units: Vec<Unit> = self.image_lock().fences.keys().cloned().collect();

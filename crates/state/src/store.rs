@@ -364,6 +364,12 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     async fn journal_end(&self, unit: &Unit, journal: &str) -> Result<u64, TxError>;
 
+    /// The names of a unit's journals that have lines, in byte order, after `after`, `limit` at most.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn journals(&self, unit: &Unit, after: Option<&str>, limit: usize) -> Result<Vec<String>, TxError>;
+
     /// The units that were ever claimed (others have no rows), in text order.
     ///
     /// # Errors

@@ -321,6 +321,23 @@ impl Store for SqliteStore {
         self.read(move |conn| writer::read_end(conn, &unit, &journal)).await
     }
 
+    async fn journals(&self, unit: &Unit, after: Option<&str>, limit: usize) -> Result<Vec<String>, TxError> {
+        let (unit, mut after) = (unit.to_string(), after.unwrap_or_default().to_owned());
+        self.read(move |conn| {
+            // One seek a journal; DISTINCT would read every line.
+            let mut next = conn.prepare_cached("SELECT stream FROM journal WHERE unit=?1 AND stream>?2 ORDER BY stream LIMIT 1")?;
+            let mut names: Vec<String> = Vec::new();
+            while names.len() < limit
+                && let Some(name) = next.query_row([&unit, &after], |row| row.get::<_, String>(0)).optional()?
+            {
+                after.clone_from(&name);
+                names.push(name);
+            }
+            Ok(names)
+        })
+        .await
+    }
+
     async fn units(&self) -> Result<Vec<Unit>, TxError> {
         let names: Vec<String> =
             self.read(|conn| conn.prepare_cached("SELECT unit FROM fence ORDER BY unit")?.query_map([], |row| row.get(0))?.collect()).await?;

@@ -1,0 +1,199 @@
+//! Engines for tests: a private PostgreSQL server in a folder of its own, gone with its handle.
+
+use std::{
+    env, fs, io,
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Where binaries are looked for, besides `CLAWSTEAD_POSTGRES_BIN` and `PATH`.
+const PLACES: [&str; 6] = [
+    "/usr/lib/postgresql/18/bin",
+    "/usr/lib/postgresql/17/bin",
+    "/usr/lib/postgresql/16/bin",
+    "/usr/lib/postgresql/15/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql/bin",
+];
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A private PostgreSQL server on 127.0.0.1, user and database `postgres`, no password. Ends when dropped.
+pub struct Postgres {
+    binaries: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    server: Option<Child>,
+}
+
+impl Postgres {
+    /// Starts a server, or says `SKIPPED: postgres ...` and answers `None` when there are no binaries.
+    ///
+    /// # Errors
+    /// When the binaries are there and do not work: that is a failure, not a reason to skip.
+    pub fn start() -> io::Result<Option<Self>> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let Some(binaries) = find() else {
+            tell("SKIPPED: postgres is not installed (no initdb in CLAWSTEAD_POSTGRES_BIN, PATH or /usr/lib/postgresql)");
+            return Ok(None);
+        };
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("clawstead-postgres-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let mut server = Self { binaries, folder, port: free_port()?, server: None };
+        server.give_away()?;
+        let made = server
+            .command("initdb")
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(server.data())
+            .output()?;
+        succeeded("initdb", made.status, &made.stderr)?;
+        server.run()?;
+        Ok(Some(server))
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server without any order, as a power cut does (SIGQUIT: no checkpoint, all connections cut).
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn crash(&mut self) -> io::Result<()> {
+        self.stop("immediate")
+    }
+
+    /// Starts it again after [`Self::crash`], with recovery, and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data());
+        for setting in [
+            &*format!("port={}", self.port),
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "shared_buffers=16MB",
+            "max_connections=40",
+            "logging_collector=off",
+            "autovacuum=off",
+        ] {
+            command.args(["-c", setting]);
+        }
+        let log = fs::File::options().create(true).append(true).open(self.folder.join("log"))?;
+        self.server = Some(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
+        let end = Instant::now() + START_LIMIT;
+        while !self.is_ready() {
+            if let Some(status) = self.server.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                return Err(io::Error::other(format!("postgres ended with {status}: {}", self.log())));
+            }
+            if Instant::now() > end {
+                return Err(io::Error::other(format!("postgres does not come up: {}", self.log())));
+            }
+            // There is nothing to wait on: a server that comes up can only be asked.
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            && self.command("pg_isready").args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status().is_ok_and(|status| status.success())
+    }
+
+    fn stop(&mut self, mode: &str) -> io::Result<()> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let stopped = self.command("pg_ctl").args(["stop", "-w", "-s", "-m", mode, "-D"]).arg(self.data()).output()?;
+        if !stopped.status.success() {
+            server.kill()?;
+        }
+        server.wait().map(|_| ())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A program of the server; as user `postgres` when we are root, because the server refuses root.
+    fn command(&self, program: &str) -> Command {
+        let program = self.binaries.join(program);
+        let mut command = Command::new(&program);
+        #[cfg(unix)]
+        if let Some((user, group)) = other_user() {
+            use std::os::unix::process::CommandExt;
+            command.uid(user).gid(group);
+        }
+        command.current_dir(&self.folder);
+        command
+    }
+
+    fn give_away(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Some((user, group)) = other_user() {
+            std::os::unix::fs::chown(&self.folder, Some(user), Some(group))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Err(err) = self.stop("immediate") {
+            tell(&format!("the test server could not be stopped: {err}"));
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A port nobody listens on now.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn find() -> Option<PathBuf> {
+    let named = env::var_os("CLAWSTEAD_POSTGRES_BIN").map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    named.into_iter().chain(PLACES.map(PathBuf::from)).chain(env::split_paths(&path)).find(|folder| folder.join("initdb").is_file())
+}
+
+/// User and group `postgres`, when we are root.
+#[cfg(unix)]
+fn other_user() -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    if fs::metadata("/proc/self").map(|meta| meta.uid()).ok()? != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users.lines().find(|line| line.starts_with("postgres:"))?.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn succeeded(what: &str, status: ExitStatus, errors: &[u8]) -> io::Result<()> {
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{what} ended with {status}: {}", String::from_utf8_lossy(errors)))) }
+}
+
+/// Loud: a skipped test must be seen in the output of a run that passes. `println!` would be captured.
+fn tell(text: &str) {
+    use io::Write;
+    let _ = writeln!(io::stderr(), "{text}");
+}
