@@ -7,7 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use clawstead_terms::{AgentId, EffectClass, Failure, Part, RunId, SessionKey};
+use clawstead_terms::{AgentId, EffectClass, Failure, FailureCode, Part, RunId, SessionKey};
 use clawstead_world::World;
 
 /// What a tool is, for the model, the policy and the docs.
@@ -52,6 +52,28 @@ pub struct ToolCx {
     pub progress: mpsc::Sender<String>,
 }
 
+impl ToolCx {
+    /// Who calls, for [`Rpc::call`].
+    #[must_use]
+    pub fn caller(&self) -> ToolCaller {
+        ToolCaller { agent: self.agent.clone(), session: self.session.clone(), run: self.run.clone() }
+    }
+
+    /// Calls a method of the gateway as this agent.
+    ///
+    /// # Errors
+    /// `Denied` when policy said no, otherwise `Failed` with the method's own sentence and hint.
+    pub async fn rpc(&self, method: &str, params: Value) -> Result<Value, ToolError> {
+        self.rpc.call(&self.caller(), method, params).await.map_err(ToolError::from)
+    }
+
+    /// A setting below `tools.`, by its keys; absent and `null` are the same.
+    #[must_use]
+    pub fn setting(&self, keys: &[&str]) -> Option<&Value> {
+        keys.iter().try_fold(&*self.settings, |value, key| value.get(key)).filter(|value| !value.is_null())
+    }
+}
+
 /// The gateway's methods as a tool calls them: one implementation, one policy.
 #[async_trait]
 pub trait Rpc: Send + Sync {
@@ -87,6 +109,27 @@ impl ToolOutput {
     pub fn text(text: impl Into<String>) -> Self {
         Self { content: vec![Part::text(text)], details: None }
     }
+
+    /// A value: printed as JSON for the model, kept as it is for user interfaces.
+    #[must_use]
+    pub fn json(value: Value) -> Self {
+        let text = serde_json::to_string_pretty(&value).unwrap_or_else(|_| value.to_string());
+        Self { content: vec![Part::text(text)], details: Some(value) }
+    }
+
+    /// The same with details for user interfaces.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// All text parts, joined by newlines.
+    #[must_use]
+    pub fn plain_text(&self) -> String {
+        let texts: Vec<&str> = self.content.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
+        texts.join("\n")
+    }
 }
 
 /// Why a tool failed. The message goes to the model, so that it can do better.
@@ -110,6 +153,16 @@ pub enum ToolError {
     /// It may have had its effect; it is not repeated.
     #[error("the outcome is unknown, check before repeating: {0}")]
     Unknown(String),
+}
+
+impl From<Failure> for ToolError {
+    fn from(failure: Failure) -> Self {
+        let text = match &failure.hint {
+            Some(hint) => format!("{} ({hint})", failure.message),
+            None => failure.message.clone(),
+        };
+        if failure.code == FailureCode::Forbidden { Self::Denied(text) } else { Self::Failed(text) }
+    }
 }
 
 /// A tool, typed for its author.
@@ -159,7 +212,9 @@ impl<T: Tool> AnyTool for T {
     }
 
     async fn call(&self, cx: ToolCx, args: Value) -> Result<ToolOutput, ToolError> {
-        let args = serde_json::from_value(args).map_err(|e| ToolError::BadArguments(format!("invalid arguments for {}: {e}", T::SPEC.name)))?;
+        let args = crate::args::as_object(T::SPEC.name, args)?;
+        let kept = args.clone();
+        let args = serde_json::from_value(Value::Object(args)).map_err(|e| crate::args::explain(T::SPEC.name, &AnyTool::parameters(self), &kept, &e))?;
         Tool::call(self, cx, args).await
     }
 }
