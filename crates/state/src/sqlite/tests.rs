@@ -132,3 +132,86 @@ async fn a_copy_is_whole_and_private() {
     let refused = store.backup_to(folder.path().join("no/such/folder.db")).await.err().unwrap();
     assert!(matches!(refused, TxError::ReadOnly { .. }), "{refused}");
 }
+
+/// Writes enough rows for many pages, closes, and damages pages in the middle of the file.
+async fn damaged(path: &std::path::Path) {
+    let store = open(path, Options::default()).await;
+    for at in 0..200 {
+        store.commit(&fence(), put(&format!("{at:03}"), &"x".repeat(2_000))).await.unwrap();
+    }
+    store.close().await;
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 8 * 4096].fill(0xa5);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_said_with_the_way_out_and_the_file_is_left_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    damaged(&path).await;
+    // After an orderly close nobody looks at every page; whoever reads the damaged one is told.
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let refused = store.scan(&Unit::Global, Table::Meta, &crate::Scan::prefix("")).await.err().unwrap();
+    assert!(matches!(&refused, TxError::Corrupt { path, why } if path.ends_with("state.db") && why.contains("openclaw doctor")), "{refused}");
+    assert!(store.get(&Unit::Global, Table::Meta, "000").await.unwrap().is_some(), "sound pages can still be read");
+    store.close().await;
+    // After a kill (a log is there) the check at opening finds it.
+    std::fs::write(folder.path().join("state.db-wal"), [0; 100]).unwrap();
+    let refused = SqliteStore::open(&path, Options { check_limit: std::time::Duration::from_secs(30), ..Options::default() }).err().unwrap();
+    assert!(matches!(refused, TxError::Corrupt { .. }), "{refused}");
+    assert!(path.exists());
+    let aside = super::quarantine(&path, clawstead_terms::Millis(17)).unwrap();
+    assert!(aside.ends_with("state.db.quarantine.17") && aside.exists() && !path.exists());
+    open(&path, Options::default()).await.commit(&fence(), put("a", "1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_waits_for_another_process_and_then_says_who_is_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = open(&path, Options::default()).await;
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let fence = fence();
+    let waiting = store.commit(&fence, put("a", "1"));
+    // Reads do not wait for writers.
+    assert_eq!(store.get(&Unit::Global, Table::Meta, "a").await.unwrap(), None);
+    other.execute_batch("COMMIT").unwrap();
+    waiting.await.unwrap();
+}
+
+#[cfg(unix)]
+const READ_ONLY_FOLDER: &str = "CLAWSTEAD_STATE_READ_ONLY_FOLDER";
+
+/// Not a test: what `a_read_only_folder_is_said` runs as a user without rights.
+#[cfg(unix)]
+#[test]
+#[ignore = "started by a_read_only_folder_is_said"]
+fn opens_in_a_read_only_folder() {
+    let Some(folder) = std::env::var_os(READ_ONLY_FOLDER) else { return };
+    let refused = SqliteStore::open(std::path::Path::new(&folder).join("state.db"), Options::default()).err().unwrap();
+    assert!(matches!(&refused, TxError::ReadOnly { path, why } if path.ends_with("state.db") && why.contains("must own")), "{refused}");
+    let missing = SqliteStore::open(std::path::Path::new(&folder).join("no/state.db"), Options::default()).err().unwrap();
+    assert!(matches!(missing, TxError::ReadOnly { .. }), "{missing}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_folder_is_said() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    // Root may write anywhere, so the look is taken as somebody else.
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o555)).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "sqlite::tests::opens_in_a_read_only_folder", "--ignored"]).env(READ_ONLY_FOLDER, folder.path()).current_dir(folder.path());
+    if std::fs::write(folder.path().join("probe"), "").is_ok() {
+        child.uid(NOBODY).gid(NOBODY);
+    }
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
