@@ -1,0 +1,255 @@
+//! Replies on their way to chat platforms. A reply is a row, written in the same batch as the end of its run. The
+//! outbox sends the rows of one conversation in order, writes down that a send begins before it begins, and writes
+//! down what came of it. After a crash a send that had begun is made again only where the platform knows repeats;
+//! otherwise it ends as `unknown` and is never repeated by itself.
+
+mod plan;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use clawstead_agent::{OutboxRow, OutboxState};
+use clawstead_channels::{Outbound, Outlet, Sent};
+use clawstead_state::{Batch, Scan, Table, TxError};
+use clawstead_terms::{AccountId, AgentId, ChannelId, EffectClass, Failure, Outcome, Unit};
+use clawstead_world::{TaskKind, World};
+
+use crate::keeper::{self, Keeper};
+use plan::Next;
+
+/// Rows read at once for one agent.
+const ROWS_MAX: usize = 1_000;
+/// Conversations that are sent to at once.
+const SENDS_MAX: usize = 16;
+
+/// Who can send: `channel/account` → outlet. Filled by the channel runner.
+#[derive(Default)]
+pub struct Outlets(Mutex<BTreeMap<(ChannelId, AccountId), Arc<dyn Outlet>>>);
+
+impl Outlets {
+    /// The account can send from now on.
+    pub fn add(&self, channel: ChannelId, account: AccountId, outlet: Arc<dyn Outlet>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((channel, account), outlet);
+    }
+
+    /// The account is gone.
+    pub fn remove(&self, channel: &ChannelId, account: &AccountId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(channel.clone(), account.clone()));
+    }
+
+    /// The outlet of an account.
+    #[must_use]
+    pub fn get(&self, channel: &ChannelId, account: &AccountId) -> Option<Arc<dyn Outlet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(channel.clone(), account.clone())).cloned()
+    }
+
+    /// Channels that can send, without repeats.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelId> {
+        let mut all: Vec<ChannelId> = self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|(channel, _)| channel.clone()).collect();
+        all.dedup();
+        all
+    }
+}
+
+/// The outbox of one gateway.
+#[derive(Clone)]
+pub struct Outbox(Arc<Inner>);
+
+struct Inner {
+    keeper: Keeper,
+    world: World,
+    outlets: Arc<Outlets>,
+    dirty: Mutex<BTreeSet<AgentId>>,
+    wake: Notify,
+    /// Rows that somebody waits for (`send`), by key.
+    ended: Notify,
+}
+
+impl Outbox {
+    /// Makes it and starts its task. `agents` are looked through at once: rows may be left from before.
+    #[must_use]
+    pub fn start(keeper: Keeper, world: World, outlets: Arc<Outlets>, agents: impl IntoIterator<Item = AgentId>) -> Self {
+        let outbox = Self(Arc::new(Inner { keeper, world: world.clone(), outlets, dirty: Mutex::new(agents.into_iter().collect()), wake: Notify::new(), ended: Notify::new() }));
+        let running = outbox.clone();
+        world.tasks.spawn(TaskKind::vital("outbox"), async move { running.run().await });
+        outbox
+    }
+
+    /// The agent has new rows.
+    pub fn grew(&self, agent: &AgentId) {
+        self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.clone());
+        self.0.wake.notify_one();
+    }
+
+    /// Puts a message into the outbox, once per `row.id`; waits at most `limit` for its end.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn send(&self, row: OutboxRow, limit: Duration) -> Result<OutboxRow, Failure> {
+        let agent = row.session.agent();
+        let unit = Unit::Agent(agent.clone());
+        let key = row.key();
+        let batch = Batch::new(unit.clone()).insert_json(Table::Outbox, key.clone(), &row).map_err(keeper::sort)?;
+        match self.0.keeper.commit(batch).await {
+            Ok(()) | Err(TxError::Exists { .. }) => {}
+            Err(err) => return Err(keeper::sort(err)),
+        }
+        self.grew(&agent);
+        let wait = async {
+            loop {
+                let ended = self.0.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                if let Some(now) = self.0.keeper.get::<OutboxRow>(&unit, Table::Outbox, &key).await?
+                    && matches!(now.state, OutboxState::Done | OutboxState::Failed | OutboxState::Unknown)
+                {
+                    return Ok(now);
+                }
+                ended.await;
+            }
+        };
+        match tokio::time::timeout(limit, wait).await {
+            Ok(done) => done,
+            Err(_) => Ok(self.0.keeper.get(&unit, Table::Outbox, &key).await?.unwrap_or(row)),
+        }
+    }
+
+    async fn run(&self) -> Result<(), Failure> {
+        let stop = self.0.world.tasks.stopping();
+        let mut pause: Option<Duration> = Some(Duration::ZERO);
+        loop {
+            let nap = async {
+                match pause {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = self.0.wake.notified() => {}
+                () = nap => {}
+            }
+            pause = match self.round().await {
+                Ok(pause) => pause,
+                Err(failure) => {
+                    tracing::warn!(err = %failure, "the outbox cannot read or write its rows, it tries again");
+                    Some(Duration::from_secs(2))
+                }
+            };
+        }
+    }
+
+    /// Sends what can be sent now. Answers how long until something is due, if anything waits.
+    async fn round(&self) -> Result<Option<Duration>, Failure> {
+        let agents = std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut soonest: Option<Duration> = None;
+        for agent in agents {
+            let unit = Unit::Agent(agent.clone());
+            let rows = match self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await {
+                Ok(rows) => rows,
+                Err(failure) => {
+                    self.grew(&agent);
+                    return Err(failure);
+                }
+            };
+            let lanes = plan::by_conversation(rows.into_iter().map(|row| row.value));
+            let mut again = None;
+            for batch in lanes.chunks(SENDS_MAX) {
+                let results = futures_util::future::join_all(batch.iter().map(|rows| self.conversation(&unit, rows))).await;
+                for result in results {
+                    again = plan::sooner(again, result?);
+                }
+            }
+            if let Some(wait) = again {
+                self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(agent);
+                soonest = plan::sooner(soonest, Some(wait));
+            }
+        }
+        Ok(soonest)
+    }
+
+    /// Sends the rows of one conversation in order, until one has to wait.
+    async fn conversation(&self, unit: &Unit, rows: &[OutboxRow]) -> Result<Option<Duration>, Failure> {
+        for row in rows {
+            let now = self.0.world.clock.now();
+            let outlet = self.0.outlets.get(&row.target.channel, &row.target.account);
+            let class = outlet.as_ref().map_or(EffectClass::Once, |o| o.class());
+            match plan::next(row, class, outlet.is_some(), now) {
+                Next::Nothing => {}
+                Next::Wait(ms) => return Ok(Some(Duration::from_millis(ms))),
+                Next::Settle(outcome) => self.settle(unit, row.clone(), Sent { outcome, message_id: None }).await?,
+                Next::Send => {
+                    let Some(outlet) = outlet else { continue };
+                    if let Some(wait) = self.send_one(unit, row.clone(), outlet.as_ref()).await? {
+                        return Ok(Some(wait));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn send_one(&self, unit: &Unit, mut row: OutboxRow, outlet: &dyn Outlet) -> Result<Option<Duration>, Failure> {
+        row.state = OutboxState::Sending;
+        row.attempts += 1;
+        row.updated_at = self.0.world.clock.now();
+        self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
+        let sent = outlet.send(&Outbound { effect_id: row.id.clone(), target: row.target.clone(), body: row.body.clone() }).await;
+        match plan::after(&row, &sent.outcome, outlet.class(), self.0.world.rng.as_ref()) {
+            Some(delay_ms) => {
+                tracing::warn!(channel = %row.target.channel, account = %row.target.account, run = %row.run_id, attempt = row.attempts, retry_ms = delay_ms, "a reply could not be sent, it is tried again");
+                row.state = OutboxState::Queued;
+                row.next_attempt_at = Some(self.0.world.clock.now().plus(i64::try_from(delay_ms).unwrap_or(i64::MAX)));
+                self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
+                Ok(Some(Duration::from_millis(delay_ms)))
+            }
+            None => {
+                self.settle(unit, row, sent).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn settle(&self, unit: &Unit, mut row: OutboxRow, sent: Sent) -> Result<(), Failure> {
+        row.state = match &sent.outcome {
+            Outcome::Done => OutboxState::Done,
+            Outcome::Failed(_) | Outcome::Expired => OutboxState::Failed,
+            Outcome::Unknown => OutboxState::Unknown,
+        };
+        if row.state != OutboxState::Done {
+            tracing::error!(channel = %row.target.channel, account = %row.target.account, run = %row.run_id, outcome = ?sent.outcome, "a reply did not arrive for certain; see `openclaw doctor`");
+        }
+        row.receipt = sent.message_id;
+        row.outcome = Some(sent.outcome);
+        row.updated_at = self.0.world.clock.now();
+        self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
+        self.0.ended.notify_waiters();
+        Ok(())
+    }
+
+    /// Removes rows that ended: sent ones after an hour, failed and unknown ones after 14 days. At most 500 a call.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn prune(&self, agent: &AgentId) -> Result<usize, Failure> {
+        let unit = Unit::Agent(agent.clone());
+        let now = self.0.world.clock.now();
+        let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: 500, ..Scan::prefix(OutboxRow::PREFIX) }).await?;
+        let mut batch = Batch::new(unit);
+        for row in rows.into_iter().filter(|row| plan::is_stale(&row.value, now)) {
+            batch = batch.delete(Table::Outbox, row.key);
+        }
+        let gone = batch.ops.len();
+        if gone > 0 {
+            self.0.keeper.commit(batch).await.map_err(keeper::sort)?;
+        }
+        Ok(gone)
+    }
+}

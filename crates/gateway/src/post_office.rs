@@ -1,0 +1,63 @@
+//! The one door. Everything that wants an agent's attention passes here; this is the only place that asks where its
+//! agent lives.
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use clawstead_agent::Lanes;
+use clawstead_config::Config;
+use clawstead_terms::{Envelope, Failure, FailureCode, Origin};
+use clawstead_world::{Accepted, Post};
+use serde_json::json;
+
+use crate::policy;
+
+/// Longest path of a letter from agent to agent.
+const PATH_MAX: usize = 8;
+
+/// The post office of one gateway.
+pub struct PostOffice {
+    config: Arc<ArcSwap<Config>>,
+    /// Lanes write letters too, so they are made after the office and put in once.
+    lanes: OnceLock<Lanes>,
+}
+
+impl PostOffice {
+    /// A closed office; see [`PostOffice::open`].
+    #[must_use]
+    pub fn new(config: Arc<ArcSwap<Config>>) -> Self {
+        Self { config, lanes: OnceLock::new() }
+    }
+
+    /// From now on letters are taken.
+    pub fn open(&self, lanes: Lanes) {
+        let _ = self.lanes.set(lanes);
+    }
+
+    fn check(&self, letter: &Envelope) -> Result<(), Failure> {
+        let config = self.config.load();
+        if config.agents.get(letter.to.agent.as_str()).is_none() {
+            let near = config.agents.list.iter().map(|a| a.id.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(Failure::not_found(format!("unknown agent id \"{}\"", letter.to.agent)).with_hint(format!("agents here: {near}")));
+        }
+        if letter.path.len() >= PATH_MAX {
+            return Err(Failure::new(FailureCode::Forbidden, format!("the letter went through {PATH_MAX} agents already; it goes no further")));
+        }
+        if let Origin::Agent { agent, .. } = &letter.from {
+            let rules = json!({"enabled": config.tools.agent_to_agent, "allow": config.tools.agent_to_agent_allow});
+            policy::may_reach(&rules, agent, &letter.to.agent).map_err(|why| Failure::new(FailureCode::Forbidden, why))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Post for PostOffice {
+    async fn deliver(&self, letter: Envelope) -> Result<Accepted, Failure> {
+        self.check(&letter)?;
+        let lanes = self.lanes.get().ok_or_else(|| Failure::unavailable("gateway starting; retry shortly", 500))?;
+        lanes.accept(letter).await
+    }
+}
