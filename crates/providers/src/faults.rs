@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Chunk, Dialect, Endpoint, ErrorKind, ModelSpec, OpenAiChat, Provider, ProviderError,
+    Anthropic, Chunk, Dialect, Endpoint, ErrorKind, ModelSpec, OpenAiChat, OpenAiResponses, Provider, ProviderError,
     testing::{Act, Server, all, ask, user, world},
 };
 
@@ -29,6 +29,8 @@ pub(crate) fn endpoint(url: &str, dialect: Dialect) -> Endpoint {
 fn providers(url: &str) -> Vec<(&'static str, Arc<dyn Provider>)> {
     vec![
         ("chat", Arc::new(OpenAiChat { endpoint: endpoint(url, Dialect::OpenAiChat) })),
+        ("anthropic", Arc::new(Anthropic { endpoint: endpoint(url, Dialect::Anthropic) })),
+        ("responses", Arc::new(OpenAiResponses { endpoint: endpoint(url, Dialect::OpenAiResponses) })),
     ]
 }
 
@@ -53,7 +55,7 @@ async fn fails(provider: &dyn Provider) -> (Vec<Chunk>, ProviderError) {
 
 #[tokio::test]
 async fn every_dialect_survives_every_fault() {
-    for (i, name) in ["chat"].into_iter().enumerate() {
+    for (i, name) in ["chat", "anthropic", "responses"].into_iter().enumerate() {
         let half = beginning(name);
         let cases = [
             (Act::Hang, ErrorKind::Timeout, 0),

@@ -3,6 +3,7 @@
 //! [`Models`] is the way in: built from the config, it resolves references, asks chains of models with fallbacks and
 //! key rotation, and lists what there is. Below it, a [`Provider`] is one model behind one address and key.
 
+mod anthropic;
 mod ask;
 pub mod catalog;
 mod discovery;
@@ -14,6 +15,7 @@ mod input;
 mod json;
 mod models;
 mod openai_chat;
+mod openai_responses;
 mod provider;
 mod repair;
 mod script;
@@ -23,6 +25,7 @@ mod sse;
 #[cfg(test)]
 mod testing;
 
+pub use anthropic::Anthropic;
 pub use ask::{Answer, AskError, CANDIDATES_MAX, FallbackEvent, Observer, ROUNDS_MAX, WAIT_MAX_MS};
 pub use discovery::{LIST_KEPT_MS, LIST_TIMEOUT_MS, LISTED_MAX, PROBE_TIMEOUT_MS, Refresh};
 pub use endpoint::{ANSWER_BYTES_MAX, EVENT_TIMEOUT_MS, Endpoint, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS};
@@ -30,6 +33,7 @@ pub use health::{HealthLog, ModelRest, NoHealthLog, ProfileStats};
 pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id};
 pub use models::{ModelRef, ModelRow, Models, ResolveError};
 pub use openai_chat::OpenAiChat;
+pub use openai_responses::OpenAiResponses;
 pub use provider::{Ask, Chunk, ChunkStream, ErrorKind, Provider, ProviderError};
 pub use repair::{CONTINUE, CallIds, EARLIER, IMAGE_OMITTED, INTERRUPTED, Piece, Side, Target, file_note, repair};
 pub use script::{DEMO_LABEL, DEMO_MODEL, DEMO_PROVIDER, Demo, Script, Step, When};

@@ -14,12 +14,14 @@ use thiserror::Error;
 
 use crate::{
     DEMO_MODEL, DEMO_PROVIDER, Demo, Dialect, Endpoint, HealthLog, ModelChain, ModelSpec, ModelsInput, Provider,
+    anthropic::Anthropic,
     catalog,
     discovery::Found,
     endpoint::{HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
     health::{Health, NoHealthLog, ProfileStats},
     input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id},
     openai_chat::OpenAiChat,
+    openai_responses::OpenAiResponses,
     spec::{Compat, Cost},
 };
 
@@ -382,8 +384,10 @@ impl Models {
         }
         Ok(match spec.dialect {
             Dialect::OpenAiChat => Arc::new(OpenAiChat { endpoint: self.endpoint(entry, spec, profile)? }),
+            Dialect::Anthropic => Arc::new(Anthropic { endpoint: self.endpoint(entry, spec, profile)? }),
+            Dialect::OpenAiResponses => Arc::new(OpenAiResponses { endpoint: self.endpoint(entry, spec, profile)? }),
             Dialect::Demo => Arc::new(Demo),
-            _ => {
+            Dialect::Given | Dialect::Unsupported => {
                 return Err(format!(
                     "the api \"{}\" is not supported yet; use a host that speaks openai-completions, openai-responses or anthropic-messages (Gemini does at https://generativelanguage.googleapis.com/v1beta/openai)",
                     spec.api

@@ -9,6 +9,7 @@ mod tests;
 use async_trait::async_trait;
 
 use crate::{Ask, ChunkStream, Endpoint, ErrorKind, Provider, ProviderError};
+pub(crate) use request::{EMPTY_RESULT, arguments_text, effort};
 
 /// One model behind a chat completions endpoint.
 pub struct OpenAiChat {
