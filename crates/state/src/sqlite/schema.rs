@@ -44,6 +44,11 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, 
          PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=16777216; PRAGMA foreign_keys=0; PRAGMA trusted_schema=0;"
     ))
     .map_err(explain)?;
+    // SQLite ignores a pragma it does not understand; durability is not left to that.
+    let synchronous: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(explain)?;
+    if synchronous < 2 {
+        return Err(TxError::ReadOnly { path: path.display().to_string(), why: "SQLite does not sync each commit here".into() });
+    }
     if let Some(pages) = options.pages_max {
         conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |row| row.get::<_, i64>(0)).map_err(explain)?;
     }

@@ -133,6 +133,58 @@ async fn a_copy_is_whole_and_private() {
     assert!(matches!(refused, TxError::ReadOnly { .. }), "{refused}");
 }
 
+#[tokio::test]
+async fn the_log_stays_small_while_much_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let store = open(&path, Options::default()).await;
+    let large = "x".repeat(64_000);
+    for at in 0..600 {
+        store.commit(&fence(), put(&format!("{}", at % 7), &large)).await.unwrap();
+    }
+    let size = std::fs::metadata(folder.path().join("state.db-wal")).unwrap().len();
+    assert!(size < 12 * 1024 * 1024, "38 MB written, the log has {size} bytes");
+}
+
+/// A real full disk: a small tmpfs, where the system lets us mount one.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_file_system_is_said_and_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "SKIPPED: a full file system: no right to mount a tmpfs").unwrap();
+        return;
+    }
+    let ballast = folder.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 1_000_000]).unwrap();
+    let store = open(&folder.path().join("state.db"), Options::default()).await;
+    let large = "x".repeat(20_000);
+    let mut written = 0;
+    let refused = loop {
+        match store.commit(&fence(), put(&format!("row {written}"), &large)).await {
+            Ok(()) => written += 1,
+            Err(err) => break err,
+        }
+        assert!(written < 1_000);
+    };
+    std::fs::remove_file(&ballast).unwrap();
+    let after = store.commit(&fence(), put("after", &large)).await;
+    let rows = store.scan(&Unit::Global, Table::Meta, &crate::Scan::prefix("row ")).await;
+    store.close().await;
+    let again = SqliteStore::open(folder.path().join("state.db"), Options::default());
+    let reopened = match &again {
+        Ok(again) => again.scan(&Unit::Global, Table::Meta, &crate::Scan::prefix("row ")).await.map(|rows| rows.len()),
+        Err(err) => Err(err.clone()),
+    };
+    drop(again);
+    assert!(std::process::Command::new("umount").arg(folder.path()).status().unwrap().success());
+    assert!(matches!(refused, TxError::Full { .. }), "{refused}");
+    assert!(written > 5);
+    assert_eq!((after, rows.map(|rows| rows.len()), reopened), (Ok(()), Ok(written), Ok(written)));
+}
+
 /// Writes enough rows for many pages, closes, and damages pages in the middle of the file.
 async fn damaged(path: &std::path::Path) {
     let store = open(path, Options::default()).await;
