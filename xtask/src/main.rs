@@ -2,6 +2,7 @@
 
 mod bench;
 mod engines;
+mod floors;
 mod postgres;
 mod run;
 mod test;
@@ -16,6 +17,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   test [--quick] [filter]  all tests with the real programs they run against
   engines [--env]          fetch those programs (--env prints their variables)
   bench [--quick]          measure beside the original; writes benches/results.md
+  floors                   check that every crate uses lower floors only
   soak                     kill the gateway 200 times under load and check the ledger";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -26,6 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "test" => test::command(&repo, rest)?,
         "engines" => engines::command(&repo, rest).map(|()| true)?,
         "bench" => bench::bench(&repo, rest).map(|()| true)?,
+        "floors" => floors::command(&repo)?,
         "soak" => bench::soak(&repo, rest).map(|()| true)?,
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
