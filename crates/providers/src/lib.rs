@@ -18,6 +18,8 @@ mod openai_chat;
 mod openai_responses;
 mod provider;
 mod repair;
+#[cfg(test)]
+mod repair_tests;
 mod script;
 mod sort;
 mod spec;

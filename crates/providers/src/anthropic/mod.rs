@@ -23,3 +23,9 @@ impl Provider for Anthropic {
         self.endpoint.ask(path, body, decode::Decoder::new(self.endpoint.rng.clone())).await
     }
 }
+
+/// The body alone, for tests across dialects.
+#[cfg(test)]
+pub(crate) fn body(ask: &Ask, spec: &crate::ModelSpec) -> Vec<u8> {
+    request::body(ask, spec, false)
+}

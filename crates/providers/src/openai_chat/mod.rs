@@ -57,3 +57,9 @@ impl Provider for OpenAiChat {
         }
     }
 }
+
+/// The body alone, for tests across dialects.
+#[cfg(test)]
+pub(crate) fn body(ask: &Ask, spec: &crate::ModelSpec) -> Vec<u8> {
+    request::body(ask, spec, Without::default())
+}

@@ -22,3 +22,9 @@ impl Provider for OpenAiResponses {
         self.endpoint.ask("/responses", body, decode::Decoder::new(self.endpoint.rng.clone())).await
     }
 }
+
+/// The body alone, for tests across dialects.
+#[cfg(test)]
+pub(crate) fn body(ask: &Ask, spec: &crate::ModelSpec) -> Vec<u8> {
+    request::body(ask, spec)
+}
