@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where binaries are looked for, besides `CLAWSTEAD_POSTGRES_BIN` and `PATH`.
+/// Where binaries are looked for, besides the folder of the program that `CLAWSTEAD_POSTGRES` names, and `PATH`.
 const PLACES: [&str; 6] = [
     "/usr/lib/postgresql/18/bin",
     "/usr/lib/postgresql/17/bin",
@@ -37,7 +37,7 @@ impl Postgres {
     pub fn start() -> io::Result<Option<Self>> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Some(binaries) = find() else {
-            tell("SKIPPED: postgres is not installed (no initdb in CLAWSTEAD_POSTGRES_BIN, PATH or /usr/lib/postgresql)");
+            skip("postgres", "it is not installed: no initdb beside CLAWSTEAD_POSTGRES, in /usr/lib/postgresql or in PATH");
             return Ok(None);
         };
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -171,7 +171,7 @@ pub fn free_port() -> io::Result<u16> {
 }
 
 fn find() -> Option<PathBuf> {
-    let named = env::var_os("CLAWSTEAD_POSTGRES_BIN").map(PathBuf::from);
+    let named = env::var_os("CLAWSTEAD_POSTGRES").and_then(|program| Some(PathBuf::from(program).parent()?.to_owned()));
     let path = env::var_os("PATH").unwrap_or_default();
     named.into_iter().chain(PLACES.map(PathBuf::from)).chain(env::split_paths(&path)).find(|folder| folder.join("initdb").is_file())
 }
@@ -190,6 +190,18 @@ fn other_user() -> Option<(u32, u32)> {
 
 fn succeeded(what: &str, status: ExitStatus, errors: &[u8]) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{what} ended with {status}: {}", String::from_utf8_lossy(errors)))) }
+}
+
+/// Says that something was not tested, on standard error and in the file that `CLAWSTEAD_SKIPS` names (`cargo xtask
+/// test` counts its lines).
+pub fn skip(engine: &str, why: &str) {
+    use io::Write;
+    tell(&format!("SKIPPED: {engine}: {why}"));
+    let Some(path) = env::var_os("CLAWSTEAD_SKIPS") else { return };
+    let noted = fs::File::options().create(true).append(true).open(path).and_then(|mut file| writeln!(file, "{engine}\t{why}"));
+    if let Err(err) = noted {
+        tell(&format!("the skip could not be noted: {err}"));
+    }
 }
 
 /// Loud: a skipped test must be seen in the output of a run that passes. `println!` would be captured.

@@ -153,8 +153,7 @@ async fn a_full_file_system_is_said_and_left_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        use std::io::Write;
-        writeln!(std::io::stderr(), "SKIPPED: a full file system: no right to mount a tmpfs").unwrap();
+        crate::testing::skip("tmpfs", "no right to mount one, so no file system is full");
         return;
     }
     let ballast = folder.path().join("ballast");
