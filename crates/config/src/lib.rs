@@ -23,14 +23,19 @@
 //! A gateway reads from disk with [`Snapshot::read`] and passes [`ExecRefs::Run`] (on a blocking thread).
 
 mod config;
+mod edit;
+mod edit_text;
 mod env;
 mod hash;
 mod include;
 mod issue;
+mod json_schema;
 mod normalise;
 mod paths;
 mod ports;
 mod redact;
+mod reload;
+mod rules;
 pub mod schema;
 mod secret;
 mod secret_exec;
@@ -42,14 +47,18 @@ mod text;
 mod units;
 mod validate;
 mod view;
+mod write;
 
 pub use config::Config;
+pub use edit::{Edit, EditError, EditOptions, FileChange, MapWrite, Planned, plan_edit};
 pub use env::{Env, EnvTrust, login_shell_env};
 pub use include::SourceFile;
 pub use issue::{Invalid, Issue, Severity, join_path, split_path};
+pub use json_schema::{Lookup, json_schema, lookup};
 pub use paths::{DevFlag, Paths, Profile, ProfileError};
 pub use ports::{DEFAULT_PORT, DEV_PORT, DerivedPorts, Overlap, OverlapKind, PortUser, SAFE_SPACING, Surfaces, derived_ports, overlaps};
 pub use redact::{has_placeholder, redact, redact_at, restore_placeholders};
+pub use reload::{HotPart, ReloadPlan, diff, plan};
 pub use secret::{REDACTED, Secret, SecretRef, SecretSource};
 pub use secret_resolve::{ExecRefs, StoreLookup, Unresolved, resolve_refs};
 pub use sections::{
@@ -67,6 +76,7 @@ pub use snapshot::{Loaded, ReadOptions, SecretOptions, ShellImport, Snapshot, St
 pub use text::{DEPTH_MAX, FILE_BYTES_MAX, ParseProblem};
 pub use units::{duration_ms, size_bytes};
 pub use view::Raw;
+pub use write::{BACKUPS, Guard, create, keep_last_good, last_good_path, write};
 
 /// Reads anything that might be a configuration, through all steps, and never panics: the entry for fuzzing and for
 /// tools that look at unknown files. The result is the normalised value without secrets resolved.

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
@@ -100,9 +101,9 @@ impl Snapshot {
     pub fn read(paths: &Paths, env: &Env, options: ReadOptions<'_>) -> Self {
         match read_regular(&paths.config_path) {
             Ok(bytes) => Self::from_bytes(&bytes, paths, env, options),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::build(None, paths, env, options),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::build(None, &BTreeMap::new(), paths, env, options),
             Err(e) => {
-                let mut made = Self::build(None, paths, env, options);
+                let mut made = Self::build(None, &BTreeMap::new(), paths, env, options);
                 made.exists = true;
                 let mut issue = Issue::error(&[], format!("Failed to read config file: {e}"));
                 issue.file = Some(paths.config_path.clone());
@@ -115,10 +116,15 @@ impl Snapshot {
     /// As [`Snapshot::read`] with the root file's content given.
     #[must_use]
     pub fn from_bytes(bytes: &[u8], paths: &Paths, env: &Env, options: ReadOptions<'_>) -> Self {
-        Self::build(Some(bytes), paths, env, options)
+        Self::build(Some(bytes), &BTreeMap::new(), paths, env, options)
     }
 
-    fn build(bytes: Option<&[u8]>, paths: &Paths, process_env: &Env, options: ReadOptions<'_>) -> Self {
+    /// As [`Snapshot::from_bytes`], with the text of included files given instead of the disk's.
+    pub(crate) fn from_texts(bytes: &[u8], texts: &BTreeMap<PathBuf, String>, paths: &Paths, env: &Env, options: ReadOptions<'_>) -> Self {
+        Self::build(Some(bytes), texts, paths, env, options)
+    }
+
+    fn build(bytes: Option<&[u8]>, texts: &BTreeMap<PathBuf, String>, paths: &Paths, process_env: &Env, options: ReadOptions<'_>) -> Self {
         let mut issues = Vec::new();
         let mut parsed = Value::Object(Map::new());
         if let Some(bytes) = bytes {
@@ -129,7 +135,7 @@ impl Snapshot {
             }
         }
         let text = bytes.map(|b| text::strip_bom(&String::from_utf8_lossy(b)).to_owned()).unwrap_or_default();
-        let (mut resolved, included) = expand_includes(&parsed, paths, &mut issues);
+        let (mut resolved, included) = expand_includes(&parsed, texts, paths, &mut issues);
         let mut blocked = Vec::new();
         text::blocked_keys(&resolved, &mut Vec::new(), &mut blocked);
         issues.extend(blocked.iter().map(|at| Issue::error(at, format!("Blocked key: \"{}\"", at.last().map_or("", String::as_str)))));
@@ -274,11 +280,11 @@ pub(crate) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn expand_includes(parsed: &Value, paths: &Paths, issues: &mut Vec<Issue>) -> (Value, Vec<SourceFile>) {
+fn expand_includes(parsed: &Value, texts: &BTreeMap<PathBuf, String>, paths: &Paths, issues: &mut Vec<Issue>) -> (Value, Vec<SourceFile>) {
     if !has_include(parsed) {
         return (parsed.clone(), Vec::new());
     }
-    let read = |p: &Path| read_regular(p);
+    let read = |p: &Path| texts.get(p).map_or_else(|| read_regular(p), |t| Ok(t.clone().into_bytes()));
     let mut includes = Includes::new(paths, &paths.config_path, &read);
     let value = includes.expand(parsed, &paths.config_path);
     for p in includes.problems {

@@ -48,8 +48,15 @@ pub fn parse_text(text: &str) -> Result<Value, ParseProblem> {
     let text = strip_bom(text);
     check_depth(text)?;
     json5::from_str::<Value>(text).map_err(|e| {
-        let place = e.position().map(|p| (p.line as u32 + 1, p.column as u32 + 1));
-        let what = e.code().map_or_else(|| strip_place(&e.to_string()), |c| c.to_string());
+        let code = e.code().map(|c| format!("{c:?}")).unwrap_or_default();
+        let ended = code.starts_with("Eof");
+        let place = if ended { Some(line_column(text, text.len())) } else { e.position().map(|p| (p.line as u32 + 1, p.column as u32 + 1)) };
+        let found = place.and_then(|(l, c)| text.split('\n').nth(l as usize - 1)?.chars().nth(c as usize - 1));
+        let what = match found {
+            _ if ended => "invalid end of input".to_owned(),
+            Some(c) if code.starts_with("Expected") => format!("invalid character '{}'", c.escape_default()),
+            _ => e.code().map_or_else(|| strip_place(&e.to_string()), |c| c.to_string()),
+        };
         let at = place.map_or_else(String::new, |(l, c)| format!(" at {l}:{c}"));
         ParseProblem { message: format!("JSON5 parse failed: SyntaxError: JSON5: {what}{at}"), line: place.map(|p| p.0), column: place.map(|p| p.1) }
     })

@@ -304,7 +304,8 @@ pub(crate) fn read(cx: &Cx<'_>) -> GatewayConfig {
             .env_port
             .or_else(|| g.at("port").u64().and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0))
             .unwrap_or_else(|| cx.paths.default_port()),
-        bind: g.at("bind").str().and_then(Bind::parse).unwrap_or_default(),
+        // Tailscale publishes the loopback port: another bind with it is a contradiction, read as the safe one
+        bind: if tailscale == TailscaleMode::Off { g.at("bind").str().and_then(Bind::parse).unwrap_or_default() } else { Bind::Loopback },
         custom_bind_host: g.at("customBindHost").word(),
         auth: AuthConfig {
             mode: explicit.unwrap_or(if token.is_none() && password.is_some() { AuthMode::Password } else { AuthMode::Token }),
