@@ -5,6 +5,8 @@
 
 mod anthropic;
 mod ask;
+#[cfg(test)]
+mod ask_tests;
 pub mod catalog;
 mod discovery;
 mod endpoint;
@@ -22,6 +24,8 @@ mod repair;
 mod repair_tests;
 mod script;
 mod sort;
+#[cfg(test)]
+mod sort_tests;
 mod spec;
 mod sse;
 #[cfg(test)]

@@ -184,6 +184,8 @@ impl Models {
         let mut made = blank(Dialect::Given, "given");
         made.listed = specs.iter().map(|s| s.id.clone()).collect();
         made.models = specs.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect();
+        // Nobody connects to it; it keeps the memory of failures apart.
+        made.base_url = format!("given:{id}");
         made.given = Some(provider);
         made.configured = true;
         self.entries.insert(id.to_owned(), made);

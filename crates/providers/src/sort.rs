@@ -169,7 +169,7 @@ const NOT_FOUND_WORDS: &[&str] = &[
     "not_found_error",
 ];
 const AUTH_WORDS: &[&str] =
-    &["authentication", "invalid_api_key", "incorrect api key", "invalid api key", "api key not valid", "auth_error", "permission_error", "unauthorized", "token_not_found"];
+    &["authentication", "invalid_api_key", "incorrect api key", "invalid api key", "api key not valid", "auth_error", "permission_error", "unauthorized", "token_not_found", "no_db_connection"];
 const QUOTA_WORDS: &[&str] = &["rate_limit", "rate limit", "too many requests", "tokens per min", "requests per min", "resource_exhausted", "throttl", "quota"];
 const OVERLOAD_WORDS: &[&str] = &["overloaded", "server_error", "api_error", "loading model", "no healthy deployment", "no deployments available", "temporarily unavailable", "at capacity"];
 
