@@ -1,0 +1,238 @@
+//! Real configurations of both eras and of the mission texts.
+
+use std::sync::Arc;
+
+use clawstead_config::*;
+
+fn paths() -> Paths {
+    Paths::resolve(Profile::Main, &Env::from_pairs([("HOME", "/root")]))
+}
+
+fn snapshot(text: &str, env: &[(&str, &str)]) -> Snapshot {
+    let env = Env::from_pairs(std::iter::once(("HOME", "/root")).chain(env.iter().copied()));
+    Snapshot::from_bytes(text.as_bytes(), &Paths::resolve(Profile::Main, &env), &env, ReadOptions::default())
+}
+
+fn load(text: &str, env: &[(&str, &str)]) -> (Arc<Config>, Vec<String>) {
+    let loaded = snapshot(text, env).load(Strictness::Tolerant, SecretOptions::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    (loaded.config, loaded.notices.iter().map(ToString::to_string).collect())
+}
+
+fn said(notices: &[String], part: &str) -> bool {
+    notices.iter().any(|n| n.contains(part))
+}
+
+fn ids(config: &Config) -> Vec<&str> {
+    config.agents.list.iter().map(|a| a.id.as_str()).collect()
+}
+
+macro_rules! golden {
+    ($name:literal) => {
+        include_str!(concat!("golden/", $name, ".json5"))
+    };
+}
+
+#[test]
+fn mission_000() {
+    let (c, n) = load(golden!("mission_000_1"), &[]);
+    assert_eq!(ids(&c), ["main", "work"]);
+    assert_eq!(c.default_agent().as_str(), "main");
+    assert_eq!(c.gateway.bind, Bind::Tailnet);
+    assert_eq!(c.agents.list[1].workspace.to_str(), Some("/root/.openclaw/workspace-work"));
+    assert_eq!(c.bindings[1].account, AccountMatch::Default);
+    assert!(n.iter().all(|l| !l.contains("Unrecognized")), "{n:?}");
+    let (c, _) = load(golden!("mission_000_2"), &[]);
+    assert_eq!(c.agents.list[1].model.primary.as_deref(), Some("anthropic/claude-opus-4-5"));
+}
+
+#[test]
+fn mission_001() {
+    let (c, n) = load(golden!("mission_001_1"), &[]);
+    assert_eq!(c.cron.default_agent.as_ref().map(|a| a.as_str()), Some("billy"));
+    assert_eq!(c.bindings[1].peer, Some(PeerMatch { kind: PeerKind::Direct, id: "bobby-dm".into() }));
+    assert!(said(&n, "Cron jobs without an agent run as \"billy\""), "{n:?}");
+    assert!(!said(&n, "dm"), "{n:?}");
+
+    let (c, n) = load(golden!("mission_001_2"), &[]);
+    assert_eq!(c.mcp_servers[0].name, "shared-memory");
+    assert!(said(&n, "mcp.servers"));
+
+    let (c, n) = load(golden!("mission_001_3"), &[]);
+    let p = c.models.provider("litellm").unwrap();
+    assert_eq!((p.api.as_deref(), p.models[0].id.as_str(), p.dynamic), (Some("openai-completions"), "ollama/llama3.1", true));
+    assert!(said(&n, "models.providers"));
+
+    let (c, _) = load(golden!("mission_001_4"), &[("ANTHROPIC_API_KEY", "k")]);
+    assert_eq!(c.models.provider("anthropic").unwrap().api_key.as_ref().unwrap().expose(), "k");
+    assert_eq!(c.models.provider("anthropic").unwrap().base_url, None);
+    let (_, n) = load(golden!("mission_001_4"), &[]);
+    assert!(said(&n, "Missing env var \"ANTHROPIC_API_KEY\""));
+
+    let (c, n) = load(golden!("mission_001_5"), &[]);
+    assert_eq!(c.agents.list[0].model.fallbacks, ["anthropic/claude-haiku-4-6"]);
+    assert!(said(&n, "fallbackModel"));
+}
+
+#[test]
+fn mission_002() {
+    for text in [golden!("mission_002_1"), golden!("mission_002_2")] {
+        let env = [("LITELLM_BASE_URL", "http://h:4000"), ("LITELLM_API_KEY", "k"), ("SLACK_BOT_TOKEN", "xoxb"), ("SLACK_APP_TOKEN", "xapp"), ("DISCORD_TOKEN", "d"), ("OPENCLAW_GATEWAY_TOKEN", "t")];
+        let (c, n) = load(text, &env);
+        assert_eq!(ids(&c), ["jerry", "bobby", "billy"]);
+        assert!(c.agents.list[0].description.is_some());
+        assert!(!said(&n, "Unrecognized"), "{n:?}");
+        assert_eq!(c.gateway.auth.token.as_ref().map(Secret::expose), Some("t"));
+    }
+    let (c, n) = load(golden!("mission_002_2"), &[("LITELLM_BASE_URL", "http://h:4000"), ("LITELLM_API_KEY", "k")]);
+    let p = c.models.provider("litellm").unwrap();
+    assert_eq!(p.base_url.as_deref(), Some("http://h:4000"));
+    assert_eq!(p.models[0].context_window, 32768);
+    assert_eq!(c.agents.get("jerry").unwrap().sandbox.mode, "off");
+    assert_eq!(c.agents.get("bobby").unwrap().sandbox.scope, "agent");
+    assert!(said(&n, "safeBins"), "{n:?}");
+}
+
+#[test]
+fn mission_003() {
+    let (c, n) = load(golden!("mission_003_1"), &[]);
+    let a = &c.agents.list[0];
+    assert_eq!((a.id.as_str(), a.role.as_deref()), ("steward", Some("orchestrator")));
+    assert_eq!(a.capabilities, ["orchestration", "coordination"]);
+    assert_eq!(a.skills.as_ref().unwrap().len(), 2);
+    assert_eq!(c.models.resolve("steward").as_deref(), Some("litellm/agent/steward"));
+    assert_eq!(a.workspace.to_str(), Some("/root/.openclaw/workspace"));
+    for part in ["agents have no port", "model_routing.aliases", "passthrough_endpoints", "names the state folder", "memory.pgvector", "read as \"agents.list\""] {
+        assert!(said(&n, part), "{part} in {n:#?}");
+    }
+    let strict = snapshot(golden!("mission_003_1"), &[]).load(Strictness::Strict, SecretOptions::default()).unwrap_err();
+    assert!(strict.issues.iter().all(|i| i.path.starts_with("memory.")), "{strict}");
+}
+
+#[test]
+fn mission_004() {
+    let (c, _) = load(golden!("mission_004_1"), &[]);
+    assert_eq!(c.gateway.mode, Some(GatewayMode::Remote));
+    assert_eq!(c.gateway.remote.url.as_deref(), Some("ws://127.0.0.1:19001"));
+    assert_eq!(c.gateway.remote.token.as_ref().map(Secret::expose), Some("your-token"));
+}
+
+#[test]
+fn march() {
+    let s = snapshot(golden!("march_onboarded"), &[]);
+    assert!(s.blocking(Strictness::Strict).is_empty(), "{:?}", s.issues);
+    let c = s.load(Strictness::Strict, SecretOptions::default()).unwrap().config;
+    assert_eq!(ids(&c), ["main", "code-reviewer"]);
+    assert_eq!(c.agents.list[1].model.fallbacks, ["anthropic/claude-sonnet-4-5"]);
+    assert_eq!(c.agents.list[1].skills, Some(vec![]));
+    assert_eq!(c.agents.list[1].identity.emoji.as_deref(), Some("🦞"));
+    assert_eq!(c.agents.list[0].heartbeat.as_ref().unwrap().active_hours.as_ref().unwrap().end_minute, 1440);
+    assert!(c.agents.list[1].heartbeat.is_none());
+    assert_eq!(c.tools.exec.timeout_sec, 60);
+    assert_eq!(c.messages.queue_mode, clawstead_terms::QueueMode::Followup);
+    assert_eq!(c.session.reset_for("telegram", "direct").idle_minutes, Some(90));
+    assert_eq!((c.cron.max_concurrent_runs, c.cron.session_retention_ms), (3, Some(43_200_000)));
+    assert!(!c.gateway.tailscale_reset_on_exit);
+    assert_eq!(c.bindings[0].channel, "discord");
+    assert_eq!(c.models.resolve("Opus").as_deref(), Some("anthropic/claude-opus-4-6"));
+}
+
+#[test]
+fn today() {
+    let s = snapshot(golden!("today"), &[("GW", "gw"), ("LITELLM_API_KEY", "k")]);
+    assert!(s.blocking(Strictness::Strict).is_empty(), "{:?}", s.issues);
+    let l = s.load(Strictness::Strict, SecretOptions::default()).unwrap();
+    let c = l.config;
+    assert!(l.unresolved.is_empty());
+    assert_eq!(c.default_agent().as_str(), "ops");
+    assert_eq!(c.agents.get("ops").unwrap().workspace.to_str(), Some("/srv/agents"));
+    assert_eq!(c.agents.get("writer").unwrap().workspace.to_str(), Some("/srv/agents/writer"));
+    assert!(c.agents.get("writer").unwrap().heartbeat.is_none());
+    assert_eq!(c.agents.get("ops").unwrap().heartbeat.as_ref().unwrap().every_ms, 600_000);
+    assert_eq!(c.agents.get("ops").unwrap().timeout_seconds, 900);
+    assert_eq!(c.gateway.auth.token.as_ref().unwrap().expose(), "gw");
+    let accounts = c.channels.accounts("slack");
+    assert_eq!(accounts.iter().map(|a| (a.id.as_str(), a.enabled, a.is_default)).collect::<Vec<_>>(), [("a", true, false), ("b", false, true)]);
+    assert!(!format!("{c:?} {:?} {:?}", c.models, c.channels).contains("\"k\""));
+    let missing = snapshot(golden!("today"), &[]).load(Strictness::Tolerant, SecretOptions::default()).unwrap();
+    assert_eq!(missing.unresolved.len(), 2);
+    assert!(missing.config.gateway.auth.token.is_none());
+}
+
+#[test]
+fn issues_name_the_place() {
+    for (text, path, message, suggestion, line) in [
+        ("{\n  gateway: { foo: 1 },\n}", "gateway", "Unrecognized key: \"foo\"", None, 2),
+        ("{\n  gatway: {},\n}", "<root>", "Unrecognized key: \"gatway\"", Some("gateway"), 2),
+        ("{ gateway: {\n  prot: 1, bnid: 2 } }", "gateway", "Unrecognized keys: \"prot\", \"bnid\"", Some("port"), 2),
+        ("{ gateway: {\n port: \"x\" } }", "gateway.port", "Invalid input: expected number, received string", None, 2),
+        ("{ gateway: { port: 0 } }", "gateway.port", "Too small: expected number to be >=1", None, 1),
+        ("{ gateway: { port: 70000 } }", "gateway.port", "Too big: expected number to be <=65535", None, 1),
+        ("{ gateway: { port: 1.5 } }", "gateway.port", "Invalid input: expected int, received number", None, 1),
+        ("{ gateway: { bind: \"lna\" } }", "gateway.bind", "Invalid input (allowed: \"auto\", \"lan\", \"loopback\", \"custom\", \"tailnet\")", Some("lan"), 1),
+        ("{ agents: { list: [{ id: \"a\" },\n { id: \"b\", foo: 1 }] } }", "agents.list.1", "Unrecognized key: \"foo\"", None, 2),
+        ("{ agents: { list: [{ id: \"a\" },\n { id: \"A\" }] } }", "agents.list.1.id", "Duplicate agent id: \"a\"", None, 2),
+        ("{ agents: [{}] }", "agents.0.id", "Invalid input: expected string, received undefined", None, 1),
+        ("{ bindings: [{ agentId: \"main\" }] }", "bindings.0.match", "Invalid input: expected object, received undefined", None, 1),
+        ("{ channels: { telegram: { dmPolicy: \"open\" } } }", "channels.telegram.allowFrom", "channels.telegram.dmPolicy=\"open\" requires channels.telegram.allowFrom to include \"*\"", None, 1),
+        ("{ channels: { slcak: {} } }", "channels.slcak", "unknown channel id: slcak", Some("slack"), 1),
+        ("{ channels: { discord: { allowFrom: [\"1\", 2] } } }", "channels.discord.allowFrom.1", "Invalid input: expected string, received number", None, 1),
+        ("{ tools: { allow: [\"a\"], alsoAllow: [\"b\"] } }", "tools", "tools policy cannot set both allow and alsoAllow in the same scope (merge alsoAllow into allow, or remove allow and use profile + alsoAllow)", None, 1),
+        ("{ cron: { sessionRetention: \"soon\" } }", "cron.sessionRetention", "invalid duration (use ms, s, m, h, d)", None, 1),
+        ("{ browser: { profiles: { x: {} } } }", "browser.profiles.x", "Profile must set cdpPort or cdpUrl", None, 1),
+        ("{ agents: { defaults: { heartbeat: { activeHours: { start: \"24:00\", end: \"9:00\" } } } } }", "agents.defaults.heartbeat.activeHours.end", "invalid time (use \"HH:MM\" 24h format)", None, 1),
+        ("{ agents: { list: [{ id: \"a\", identity: { avatar: \"../x.png\" } }] } }", "agents.list.0.identity.avatar", "identity.avatar must be a workspace-relative path, http(s) URL, or data URI", None, 1),
+        ("{ agents: { list: [{ id: \"a\" }] }, broadcast: { x: [\"b\"] } }", "broadcast.x.0", "Unknown agent id \"b\" (not in agents.list).", None, 1),
+        ("{ gateway: { auth: { token: \"a\", password: \"b\" } } }", "gateway.auth", "gateway.auth.token and gateway.auth.password are both configured, but gateway.auth.mode is unset. Set gateway.auth.mode to token or password.", None, 1),
+        ("{ hooks: { enabled: true } }", "hooks.token", "hooks.enabled requires hooks.token", None, 1),
+        ("{ __proto__: {} }", "__proto__", "Blocked key: \"__proto__\"", None, 1),
+        ("[]", "<root>", "Invalid input: expected object, received array", None, 1),
+        ("{", "<root>", "JSON5 parse failed: SyntaxError: JSON5: invalid end of input at 1:2", None, 1),
+    ] {
+        let s = snapshot(text, &[]);
+        let found = s.blocking(Strictness::Strict).into_iter().find(|i| i.path == path && i.message == message);
+        let i = found.unwrap_or_else(|| panic!("{text}\n{path} {message}\n{:#?}", s.issues));
+        assert_eq!(i.suggestion.as_deref(), suggestion, "{text}");
+        assert_eq!(i.line, Some(line), "{text}");
+        assert!(i.located().starts_with(&format!("openclaw.json:{line} — ")), "{}", i.located());
+    }
+    let (_, n) = load("{ gateway: { foo: 1 } }", &[]);
+    assert!(said(&n, "Unrecognized key: \"foo\" (ignored)"));
+    for (text, env) in [("{ gateway: { foo: 1, strictConfig: true } }", &[][..]), ("{ gateway: { foo: 1 } }", &[("OPENCLAW_STRICT_CONFIG", "1")])] {
+        assert!(snapshot(text, env).load(Strictness::Tolerant, SecretOptions::default()).is_err());
+    }
+    let s = snapshot("{ gateway: { bind: \"lan\", tailscale: { mode: \"serve\" }, auth: { token: \"x\" } } }", &[]);
+    assert_eq!(s.blocking(Strictness::Strict).len(), 1);
+    assert_eq!(s.load(Strictness::Tolerant, SecretOptions::default()).unwrap().config.gateway.bind, Bind::Loopback);
+}
+
+#[test]
+fn old_words_are_read() {
+    for (text, pointer, want) in [
+        ("{ telegram: { botToken: 't' } }", "/channels/telegram/botToken", "t"),
+        ("{ agent: { model: 'a/b', modelFallbacks: ['c/d'] } }", "/agents/defaults/model/primary", "a/b"),
+        ("{ agent: { modelAliases: { x: 'a/b' } } }", "/agents/defaults/models/a~1b/alias", "x"),
+        ("{ routing: { agents: [{ id: 'z' }], queue: { mode: 'collect' } } }", "/messages/queue/mode", "collect"),
+        ("{ gateway: { token: 't' } }", "/gateway/auth/token", "t"),
+        ("{ gateway: { bind: '0.0.0.0', auth: { token: 'x' } } }", "/gateway/bind", "lan"),
+        ("{ tools: { bash: { security: 'deny' } } }", "/tools/exec/security", "deny"),
+        ("{ channels: { slack: { dm: { policy: 'disabled' } } } }", "/channels/slack/dmPolicy", "disabled"),
+        ("{ channels: { slack: { accounts: { a: { token: 't' } } } } }", "/channels/slack/accounts/a/botToken", "t"),
+        ("{ identity: { name: 'Z' }, agents: { list: [{ id: 'a' }] } }", "/agents/entries/a/identity/name", "Z"),
+        ("{ session: { maintenance: { pruneDays: 3 } } }", "/session/maintenance/pruneAfter", "3d"),
+        ("{ env: { FOO: 'bar' }, gateway: { auth: { token: '${FOO}' } } }", "/gateway/auth/token", "bar"),
+        ("{ models: { providers: { x: { baseUrl: 'http://h', api: 'openai' } } } }", "/models/providers/x/api", "openai-completions"),
+        ("{ heartbeat: { every: '5m' } }", "/agents/defaults/heartbeat/every", "5m"),
+        ("{ workspace: '/w' }", "/agents/defaults/workspace", "/w"),
+    ] {
+        let s = snapshot(text, &[]);
+        assert!(s.blocking(Strictness::Strict).is_empty(), "{text}: {:?}", s.issues);
+        assert_eq!(s.normal.pointer(pointer).and_then(|v| v.as_str()), Some(want), "{text}\n{}", s.normal);
+    }
+}
+
+#[test]
+fn no_file_is_the_defaults() {
+    let c = Config::defaults(&paths(), &Env::from_pairs([("HOME", "/root")]));
+    assert_eq!((c.gateway.port, c.gateway.bind, ids(&c)), (18789, Bind::Loopback, vec!["main"]));
+    assert!(c.gateway.mode.is_none() && !c.file_exists);
+}
