@@ -7,6 +7,7 @@
 //! * [`client`]: a gateway client on bare JSON frames, so that it shares no code with what it tests;
 //! * [`cli`]: the original's command line in a home of its own;
 //! * [`golden`]: what the original answered to the commands of the compatibility suite;
+//! * [`platform`]: a chat platform for the loopback channel;
 //! * [`http`]: single HTTP/1.1 requests; [`process`]: what `/proc` says of a process; [`soak`]: the ledger check.
 
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod gateway;
 pub mod golden;
 pub mod http;
 pub mod mock;
+pub mod platform;
 pub mod process;
 pub mod soak;
 

@@ -1,0 +1,146 @@
+//! SIGKILL at random moments under load: what the gateway said `ok` to is answered exactly once or marked, never lost.
+//!
+//! `CLAWSTEAD_KILLS` (default 20; `cargo xtask soak` takes 200) and `CLAWSTEAD_SEED` choose how often and when.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use clawstead_harness::{
+    client::Client,
+    free_port,
+    gateway::{Gateway, Setup, config},
+    mock::{MockModel, Options},
+    platform::Platform,
+    soak::{Accepted, judge},
+    until,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+
+/// Clients that send at the same time.
+const CLIENTS: usize = 4;
+/// Chats on the platform.
+const CHATS: u64 = 5;
+/// Kills after which the clients go on in new sessions, so that no history outgrows what can be read back.
+const KILLS_A_SESSION: usize = 10;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+struct Load {
+    accepted: Mutex<Vec<Accepted>>,
+    next_mark: AtomicU64,
+}
+
+impl Load {
+    fn mark(&self) -> String {
+        format!("msg-{:06}", self.next_mark.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Sends numbered messages until the connection breaks. A message whose `ok` did not come is sent again, with the same
+/// key, by the next client, as every real client does.
+async fn send_until_killed(port: u16, session: String, load: Arc<Load>, open: Arc<Mutex<Option<Accepted>>>, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    // Whoever started this task ends it when the gateway is gone.
+    let mut client = loop {
+        match Client::connect(port).await {
+            Ok(client) => break client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(3)).await,
+        }
+    };
+    loop {
+        let kept = open.lock().unwrap().take();
+        let message = kept.unwrap_or_else(|| {
+            let mark = load.mark();
+            Accepted { run: format!("run-{mark}"), session: session.clone(), mark }
+        });
+        *open.lock().unwrap() = Some(message.clone());
+        let text = format!("{} !pace 3 !pieces 4", message.mark);
+        let sent = client.call("chat.send", json!({"sessionKey": message.session, "message": text, "idempotencyKey": message.run})).await;
+        if sent.is_err() {
+            return;
+        }
+        *open.lock().unwrap() = None;
+        load.accepted.lock().unwrap().push(message);
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_lost_or_answered_twice() {
+    let kills = usize::try_from(setting("CLAWSTEAD_KILLS", 20)).unwrap();
+    let seed = setting("CLAWSTEAD_SEED", 7);
+    println!("{kills} kills, seed {seed}: CLAWSTEAD_KILLS={kills} CLAWSTEAD_SEED={seed} cargo test -p clawstead-harness --test kill");
+    let mut random = StdRng::seed_from_u64(seed);
+    let model = MockModel::start(Options::default()).await.unwrap();
+    let platform = Platform::start().await.unwrap();
+    let port = free_port().unwrap();
+    let mut config = config(port, &model.v1(), &["a0", "a1"]);
+    config["channels"] = json!({"loopback": {"enabled": true, "url": platform.url(), "dmPolicy": "open", "allowFrom": ["*"]}});
+    config["bindings"] = json!([{"agentId": "a1", "match": {"channel": "loopback"}}]);
+    config["session"] = json!({"dmScope": "per-channel-peer"});
+    let home = tempfile::tempdir().unwrap();
+    let setup = Setup { port, ..Setup::ours(&config).home(home.path()) };
+    let load = Arc::new(Load { accepted: Mutex::default(), next_mark: AtomicU64::new(0) });
+    let open: Vec<Arc<Mutex<Option<Accepted>>>> = (0..CLIENTS).map(|_| Arc::default()).collect();
+
+    for kill in 0..kills {
+        let gateway = Gateway::launch(setup.clone()).await.unwrap();
+        let mut clients = tokio::task::JoinSet::new();
+        for (client, open) in open.iter().enumerate() {
+            let session = format!("agent:a0:soak-{client}-{}", kill / KILLS_A_SESSION);
+            clients.spawn(send_until_killed(port, session, load.clone(), open.clone(), random.random()));
+        }
+        // Some kills hit the start, most hit work.
+        let life = Duration::from_millis(if random.random_bool(0.2) { random.random_range(0..60) } else { random.random_range(60..900) });
+        let end = tokio::time::Instant::now() + life;
+        while tokio::time::Instant::now() < end {
+            platform.write(&format!("U{}", random.random_range(0..CHATS)), &format!("{} !pace 3 !pieces 4", load.mark()));
+            tokio::time::sleep(Duration::from_millis(random.random_range(5..60))).await;
+        }
+        drop(gateway.kill().await);
+        clients.abort_all();
+        while clients.join_next().await.is_some() {}
+    }
+
+    let gateway = Gateway::start(setup).await.unwrap();
+    let mut client = Client::connect(port).await.unwrap();
+    // What was open at the last kill is sent once more.
+    for open in &open {
+        let message = open.lock().unwrap().take();
+        if let Some(message) = message {
+            let text = format!("{} !pace 3 !pieces 4", message.mark);
+            client.call("chat.send", json!({"sessionKey": message.session, "message": text, "idempotencyKey": message.run})).await.unwrap();
+            load.accepted.lock().unwrap().push(message);
+        }
+    }
+    let accepted = load.accepted.lock().unwrap().clone();
+    assert!(accepted.len() > kills, "too little load to prove anything: {} messages", accepted.len());
+    for one in &accepted {
+        let end = client.call("agent.wait", json!({"runId": one.run, "timeoutMs": 30_000})).await.unwrap();
+        assert_ne!(end["status"], "timeout", "{} never came to rest: {end}\n{}", one.mark, gateway.log_tail(30));
+    }
+    let verdict = judge(&mut client, &accepted).await.unwrap();
+    println!("chat: {} accepted, {} answered, marked {:?}, {} broken", accepted.len(), verdict.answered, verdict.marked, verdict.broken.len());
+
+    let written = platform.written();
+    let rest = until(Duration::from_secs(60), async || (platform.all_confirmed() && platform.shown_marks().len() >= written).then_some(())).await;
+    let shown = platform.shown_marks();
+    let twice: BTreeMap<_, _> = shown.iter().filter(|(_, times)| **times > 1).collect();
+    println!("platform: {written} written, {} answered, {} sends tried, {} shown twice", shown.len(), platform.attempts(), twice.len());
+
+    let first: Vec<_> = verdict.broken.iter().take(10).collect();
+    assert!(verdict.broken.is_empty(), "of {} accepted: {first:?}\n{}", accepted.len(), gateway.log_tail(30));
+    assert!(twice.is_empty(), "shown twice: {twice:?}");
+    // A message on the platform may end as an apology instead of an answer, but the chat sees something for each.
+    let silent = platform.shown().len() < written;
+    assert!(rest.is_some() || !silent, "{written} written, {} shown\n{}", platform.shown().len(), gateway.log_tail(30));
+}
