@@ -104,7 +104,7 @@ impl std::fmt::Display for EditError {
 impl std::error::Error for EditError {}
 
 /// One file that changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FileChange {
     /// Which.
     pub path: PathBuf,
@@ -112,6 +112,13 @@ pub struct FileChange {
     pub before: Option<String>,
     /// The new text.
     pub after: String,
+}
+
+// the texts may hold credentials
+impl std::fmt::Debug for FileChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileChange").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// A checked change, ready for [`crate::write`].
@@ -220,7 +227,7 @@ impl Work<'_> {
         match edit {
             Edit::Set { path, value, mode } => {
                 let path = self.in_file_spelling(path, Some(value));
-                let mut value = value.clone();
+                let mut value = named(path_of(edit), &path, value);
                 let old = value_at(&self.snapshot.resolved, &path).cloned();
                 restore_placeholders(&mut value, old.as_ref()).map_err(|tail| EditError::Placeholder(join_path(&[path.as_slice(), &tail].concat())))?;
                 match mode {
@@ -306,11 +313,11 @@ impl Work<'_> {
             let old = value_at(&self.snapshot.resolved, &path).cloned();
             match inner {
                 Value::Null => self.unset(&path)?,
-                Value::Object(_) if old.as_ref().is_none_or(Value::is_object) && (old.is_some() || !inner.as_object().is_some_and(serde_json::Map::is_empty)) => {
+                Value::Object(_) if (path == *at || old.is_some()) && old.as_ref().is_none_or(Value::is_object) && (old.is_some() || !inner.as_object().is_some_and(serde_json::Map::is_empty)) => {
                     self.patch(at, inner, replace)?;
                 }
                 value => {
-                    let mut value = value.clone();
+                    let mut value = named(at, &path, value);
                     restore_placeholders(&mut value, old.as_ref()).map_err(|tail| EditError::Placeholder(join_path(&[path.as_slice(), &tail].concat())))?;
                     if let (Some(Value::Array(was)), Value::Array(now)) = (&old, &value) {
                         let name = join_path(at);
@@ -390,7 +397,9 @@ impl Work<'_> {
         match (path, list) {
             ([a, e, id, rest @ ..], Some(list)) if a == "agents" && e == "entries" => {
                 let same = |x: &Value| x.get("id").and_then(Value::as_str).is_some_and(|i| clawstead_terms::AgentId::normalise(i).as_str() == id);
-                let Some(position) = list.iter().position(same).or((value.is_some() && rest == ["id"]).then_some(list.len())) else { return path.to_vec() };
+                // a new agent goes to the end of the list
+                let new = value.is_some_and(Value::is_object) && rest.is_empty();
+                let Some(position) = list.iter().position(same).or(new.then_some(list.len())) else { return path.to_vec() };
                 [&["agents".into(), "list".into(), position.to_string()], rest].concat()
             }
             ([a, l, n, rest @ ..], None) if a == "agents" && l == "list" => {
@@ -403,6 +412,25 @@ impl Work<'_> {
             _ => path.to_vec(),
         }
     }
+}
+
+fn path_of(edit: &Edit) -> &[String] {
+    match edit {
+        Edit::Set { path, .. } | Edit::Unset { path } => path,
+        _ => &[],
+    }
+}
+
+/// An entry of `agents.entries` that is written to a list carries its id.
+fn named(asked: &[String], written: &[String], value: &Value) -> Value {
+    let mut value = value.clone();
+    if let ([a, e, id], [_, l, _], Value::Object(map)) = (asked, written, &mut value)
+        && (a, e.as_str(), l.as_str()) == (&"agents".to_owned(), "entries", "list")
+        && !map.contains_key("id")
+    {
+        map.shift_insert(0, "id".into(), Value::String(id.clone()));
+    }
+    value
 }
 
 fn lost_names(old: Option<&Value>, new: &Value) -> Vec<String> {

@@ -18,7 +18,7 @@ const PATH_CHARS_MAX: usize = 4096;
 pub const INCLUDE_KEY: &str = "$include";
 
 /// One file that was read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SourceFile {
     /// As opened.
     pub path: PathBuf,

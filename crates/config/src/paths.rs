@@ -154,7 +154,7 @@ impl Paths {
         if self.profile == Profile::Dev { DEV_PORT } else { DEFAULT_PORT }
     }
 
-    /// A path from the config: `~` is home, a relative one starts at home's current folder meaning, that is the
+    /// A path from the config: `~` is home, a relative one starts at the
     /// folder of the config file. `.` and `..` are taken out.
     #[must_use]
     pub fn expand(&self, text: &str) -> PathBuf {

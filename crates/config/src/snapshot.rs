@@ -71,7 +71,7 @@ pub struct Loaded {
 }
 
 /// Everything that was read, also of a file that cannot be used, so that diagnostic commands work with it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshot {
     /// Where everything lies.
     pub paths: Paths,
@@ -260,6 +260,13 @@ impl Snapshot {
             let path = crate::paths::clean(&from.parent()?.join(name)).canonicalize().ok()?;
             self.included.iter().find(|f| f.path == path && (f.value.get(segment).is_some() || f.value.get(INCLUDE_KEY).is_some()))
         })
+    }
+}
+
+// what was read may hold credentials
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("file", &self.paths.config_path).field("hash", &self.hash).field("issues", &self.issues).finish_non_exhaustive()
     }
 }
 

@@ -219,6 +219,18 @@ fn a_first_file_and_included_files_are_written() {
 }
 
 #[test]
+fn agents_go_where_the_file_keeps_them() {
+    let h = home(&[("openclaw.json", "{ agents: { list: [{ id: 'a' }] } }")]);
+    for edit in [set("agents.entries.b", json!({"name": "B"})), patch(json!({"agents": {"entries": {"b": {"name": "B"}}}}))] {
+        let p = h.edit(&[edit, set("agents.entries.a.name", json!("A"))]).unwrap();
+        assert_eq!(p.snapshot.parsed, json!({"agents": {"list": [{"id": "a", "name": "A"}, {"id": "b", "name": "B"}]}}));
+    }
+    let h = home(&[("openclaw.json", "{ agents: { entries: { a: {} } } }")]);
+    let p = h.edit(&[set("agents.list[0].name", json!("A"))]).unwrap();
+    assert_eq!(p.snapshot.parsed, json!({"agents": {"entries": {"a": {"name": "A"}}}}));
+}
+
+#[test]
 fn a_broken_file_is_a_snapshot_too() {
     let h = home(&[("openclaw.json", "{ gateway: {")]);
     let s = h.read();

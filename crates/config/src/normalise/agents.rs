@@ -58,11 +58,7 @@ fn list_to_entries(pass: &mut Pass<'_>) {
         return;
     }
     let Some(Value::Array(list)) = pass.take(&["agents", "list"]) else { return };
-    // entries of today and a list together: the list comes after
-    let mut entries = match pass.take(&["agents", "entries"]) {
-        Some(Value::Object(map)) => map,
-        _ => Map::new(),
-    };
+    let mut entries = Map::new();
     for (i, agent) in list.into_iter().enumerate() {
         let position = i.to_string();
         let at = own(&["agents", "list", &position]);
@@ -86,6 +82,16 @@ fn list_to_entries(pass: &mut Pass<'_>) {
         map.shift_remove("id");
         pass.moves.note(&["agents", "entries", &key], &["agents", "list", &position]);
         entries.insert(key, Value::Object(map));
+    }
+    // entries of today and a list together: the entries come after, and an agent in both is the entry over the list
+    if let Some(Value::Object(newer)) = pass.take(&["agents", "entries"]) {
+        for (id, agent) in newer {
+            let merged = match entries.get(&id) {
+                Some(old) => overlay(old, &agent),
+                None => agent,
+            };
+            entries.insert(id, merged);
+        }
     }
     if let Some(agents) = pass.object(&["agents"]) {
         agents.insert("entries".into(), Value::Object(entries));
