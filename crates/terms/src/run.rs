@@ -60,7 +60,7 @@ pub struct RunEvent {
 }
 
 /// What happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RunEventKind {
     /// A phase before the model speaks; only for letters with `status_events`.
     Phase(RunPhase),
