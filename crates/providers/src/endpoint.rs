@@ -29,6 +29,9 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of an error body that are read at most.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// Said of a stream that ended before its first byte.
+pub(crate) const EMPTY_STREAM: &str = "the server closed the stream without a word";
+
 /// Where and how one model is asked: address, key, limits.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -50,6 +53,8 @@ pub struct Endpoint {
     pub head_timeout_ms: u64,
     /// Time between two pieces, milliseconds.
     pub idle_timeout_ms: u64,
+    /// Time without a whole event, milliseconds.
+    pub event_timeout_ms: u64,
 }
 
 /// Turns events into chunks. Pure, so that recorded streams can be replayed.
@@ -215,17 +220,19 @@ impl<D: Decode> Drive<D> {
                 let now = Instant::now();
                 if !self.events.is_empty() {
                     self.last_event = now;
-                } else if now.duration_since(self.last_event) > Duration::from_millis(EVENT_TIMEOUT_MS) {
-                    return Err(Fault::new(ErrorKind::Timeout, format!("no whole event came for {EVENT_TIMEOUT_MS} ms")));
+                } else if now.duration_since(self.last_event) > Duration::from_millis(self.endpoint.event_timeout_ms) {
+                    return Err(Fault::new(ErrorKind::Timeout, format!("no whole event came for {} ms", self.endpoint.event_timeout_ms)));
                 }
                 Ok(())
             }
+            Some(Err(_)) if self.bytes == 0 => Err(Fault::new(ErrorKind::Network, EMPTY_STREAM)),
             Some(Err(err)) => {
                 if self.progress == Progress::Stopped {
                     return self.finish();
                 }
                 Err(Fault::new(ErrorKind::Network, err.to_string()))
             }
+            None if self.bytes == 0 => Err(Fault::new(ErrorKind::Network, EMPTY_STREAM)),
             None => {
                 if self.progress == Progress::More {
                     self.parser.finish(&mut self.events).map_err(|e| Fault::new(ErrorKind::Garbage, e.to_string()))?;

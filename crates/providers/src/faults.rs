@@ -23,6 +23,7 @@ pub(crate) fn endpoint(url: &str, dialect: Dialect) -> Endpoint {
         token: false,
         head_timeout_ms: 300,
         idle_timeout_ms: 300,
+        event_timeout_ms: 60_000,
     }
 }
 
@@ -82,6 +83,13 @@ async fn every_dialect_survives_every_fault() {
             assert_eq!(error.retry_after_ms, label.contains("retry-after").then_some(7_000), "{label}");
         }
     }
+}
+
+#[tokio::test]
+async fn bytes_that_never_make_an_event_do_not_hold_a_turn() {
+    let server = Server::start(vec![Act::Drip]).await;
+    let slow = Endpoint { event_timeout_ms: 200, ..endpoint(&server.url, Dialect::OpenAiChat) };
+    assert_eq!(fails(&OpenAiChat { endpoint: slow }).await.1.kind, ErrorKind::Timeout);
 }
 
 #[tokio::test]

@@ -77,6 +77,9 @@ pub(crate) fn value_as_string(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// Params of the config that steer us and are not fields of a request.
+const OURS: [&str; 1] = ["cacheRetention"];
+
 /// An object under construction: writes commas, and skips keys that `taken` holds (they come from the config's
 /// `params` and are written last).
 pub(crate) struct Fields<'a> {
@@ -128,7 +131,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn close(mut self) {
         if let Some(params) = self.taken {
             for (key, v) in params {
-                if !v.is_null() {
+                if !v.is_null() && !OURS.contains(&key.as_str()) {
                     value(self.start(key), v);
                 }
             }

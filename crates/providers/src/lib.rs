@@ -8,6 +8,8 @@ mod ask;
 #[cfg(test)]
 mod ask_tests;
 pub mod catalog;
+#[cfg(test)]
+mod cost_tests;
 mod discovery;
 mod endpoint;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     anthropic::Anthropic,
     catalog,
     discovery::Found,
-    endpoint::{HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
+    endpoint::{EVENT_TIMEOUT_MS, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
     health::{Health, NoHealthLog, ProfileStats},
     input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id},
     openai_chat::OpenAiChat,
@@ -457,6 +457,7 @@ impl Models {
             token,
             head_timeout_ms: entry.head_timeout_ms,
             idle_timeout_ms: entry.idle_timeout_ms,
+            event_timeout_ms: EVENT_TIMEOUT_MS.max(entry.idle_timeout_ms),
         })
     }
 }

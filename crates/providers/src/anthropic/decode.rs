@@ -100,7 +100,7 @@ impl Decoder {
         let Some(usage) = usage.as_object() else { return };
         self.any_usage = true;
         // Later events repeat totals; some hosts send zeros at the beginning or at the end.
-        let mut set = |key: &str, to: &mut u64| {
+        let set = |key: &str, to: &mut u64| {
             if let Some(n) = usage.get(key).and_then(Value::as_u64) {
                 *to = (*to).max(n);
             }

@@ -7,8 +7,12 @@ use crate::{
     spec::{Dialect, ThinkingStyle},
 };
 
-/// Marks the end of a stretch that the provider shall cache.
-const MARK: &[u8] = br#","cache_control":{"type":"ephemeral"}"#;
+/// Marks the end of a stretch that the provider shall cache for five minutes.
+const MARK_SHORT: &[u8] = br#","cache_control":{"type":"ephemeral"}"#;
+/// The same for an hour.
+const MARK_LONG: &[u8] = br#","cache_control":{"type":"ephemeral","ttl":"1h"}"#;
+/// No mark.
+const NO_MARK: &[u8] = b"";
 /// What subscription tokens must say they are.
 const TOKEN_IDENTITY: &str = "You are Claude Code, Anthropic's official CLI for Claude.";
 /// The smallest budget for reasoning that is accepted, tokens.
@@ -17,10 +21,16 @@ const BUDGET_MIN: u32 = 1_024;
 pub(crate) const REDACTED: &str = "redacted:";
 
 /// The request body. Tools, system prompt and conversation are marked for the prompt cache at three places: after
-/// the system prompt (which covers the tools before it) and after the last two turns of the user.
+/// the system prompt (which covers the tools before it) and after the last two turns of the user. The config's
+/// `cacheRetention` (`none`, `short`, `long`) chooses the mark.
 pub(crate) fn body(ask: &Ask, spec: &ModelSpec, token: bool) -> Vec<u8> {
     debug_assert_eq!(spec.dialect, Dialect::Anthropic);
-    let marks = spec.compat.cache_markers;
+    let mark = match ask.params.as_ref().and_then(|p| p.get("cacheRetention")).and_then(serde_json::Value::as_str) {
+        Some("none") => NO_MARK,
+        _ if !spec.compat.cache_markers => NO_MARK,
+        Some("long") => MARK_LONG,
+        _ => MARK_SHORT,
+    };
     let target = Target { provider: &spec.provider, images: spec.images, reasoning: true, call_ids: CallIds::Word40 };
     let pieces = repair(&ask.messages, &target);
     let mut out = Vec::with_capacity(8 * 1024 + ask.system.len() + ask.messages.len() * 600);
@@ -31,10 +41,10 @@ pub(crate) fn body(ask: &Ask, spec: &ModelSpec, token: bool) -> Vec<u8> {
     let max_tokens = if let Thinking::Budget(_) = thinking { max_tokens.max(2 * BUDGET_MIN) } else { max_tokens };
     fields.raw("max_tokens", &max_tokens.to_string());
     fields.raw("stream", "true");
-    system(&mut fields, ask, token, marks);
+    system(&mut fields, ask, token, mark);
     if !ask.tools.is_empty() {
         if let Some(out) = fields.key("tools") {
-            tools(out, ask, marks && is_blank(&ask.system) && !token);
+            tools(out, ask, if is_blank(&ask.system) && !token { mark } else { NO_MARK });
         }
         tool_choice(&mut fields, ask.tool_choice.as_deref());
     }
@@ -54,7 +64,7 @@ pub(crate) fn body(ask: &Ask, spec: &ModelSpec, token: bool) -> Vec<u8> {
         }
     }
     if let Some(out) = fields.key("messages") {
-        messages(out, &pieces, marks, spec.images);
+        messages(out, &pieces, mark, spec.images);
     }
     fields.close();
     out
@@ -110,25 +120,29 @@ fn exchange_without_reasoning(pieces: &[Piece<'_>]) -> bool {
     !matches!(pieces[start], Piece::Reasoning { .. })
 }
 
-fn system(fields: &mut Fields<'_>, ask: &Ask, token: bool, marks: bool) {
+fn system(fields: &mut Fields<'_>, ask: &Ask, token: bool, mark: &[u8]) {
     if is_blank(&ask.system) && !token {
         return;
+    }
+    if mark.is_empty() && !token {
+        // Plain text passes through more proxies than a list of blocks.
+        return fields.str("system", &ask.system);
     }
     let Some(out) = fields.key("system") else { return };
     out.push(b'[');
     if token {
-        text_block(out, TOKEN_IDENTITY, Mark::No);
+        text_block(out, TOKEN_IDENTITY, NO_MARK);
     }
     if !is_blank(&ask.system) {
         if token {
             out.push(b',');
         }
-        text_block(out, &ask.system, if marks { Mark::Yes } else { Mark::No });
+        text_block(out, &ask.system, mark);
     }
     out.push(b']');
 }
 
-fn tools(out: &mut Vec<u8>, ask: &Ask, mark_last: bool) {
+fn tools(out: &mut Vec<u8>, ask: &Ask, mark_last: &[u8]) {
     out.push(b'[');
     for (i, tool) in ask.tools.iter().enumerate() {
         out.extend_from_slice(if i == 0 { br#"{"name":"# } else { br#",{"name":"# });
@@ -137,8 +151,8 @@ fn tools(out: &mut Vec<u8>, ask: &Ask, mark_last: bool) {
         json::string(out, &tool.description);
         out.extend_from_slice(br#","input_schema":"#);
         json::value(out, &tool.parameters);
-        if mark_last && i + 1 == ask.tools.len() {
-            out.extend_from_slice(MARK);
+        if i + 1 == ask.tools.len() {
+            out.extend_from_slice(mark_last);
         }
         out.push(b'}');
     }
@@ -160,28 +174,17 @@ fn tool_choice(fields: &mut Fields<'_>, choice: Option<&str>) {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Yes,
-    No,
-}
-
-fn text_block(out: &mut Vec<u8>, text: &str, mark: Mark) {
+fn text_block(out: &mut Vec<u8>, text: &str, mark: &[u8]) {
     out.extend_from_slice(br#"{"type":"text","text":"#);
     json::string(out, text);
-    if mark == Mark::Yes {
-        out.extend_from_slice(MARK);
-    }
+    out.extend_from_slice(mark);
     out.push(b'}');
 }
 
-fn messages(out: &mut Vec<u8>, pieces: &[Piece<'_>], marks: bool, images: bool) {
+fn messages(out: &mut Vec<u8>, pieces: &[Piece<'_>], mark: &[u8], images: bool) {
     // The last piece of the user's last two turns.
-    let mut marked = [usize::MAX; 2];
-    if marks {
-        let mut ends = (0..pieces.len()).rev().filter(|i| pieces[*i].side() == Side::User && pieces.get(i + 1).is_none_or(|p| p.side() == Side::Assistant));
-        marked = [ends.next().unwrap_or(usize::MAX), ends.next().unwrap_or(usize::MAX)];
-    }
+    let mut ends = (0..pieces.len()).rev().filter(|i| pieces[*i].side() == Side::User && pieces.get(i + 1).is_none_or(|p| p.side() == Side::Assistant));
+    let marked = [ends.next().unwrap_or(usize::MAX), ends.next().unwrap_or(usize::MAX)];
     out.push(b'[');
     let mut side = None;
     for (i, piece) in pieces.iter().enumerate() {
@@ -197,12 +200,12 @@ fn messages(out: &mut Vec<u8>, pieces: &[Piece<'_>], marks: bool, images: bool) 
                 Side::Assistant => br#"{"role":"assistant","content":["#.as_slice(),
             });
         }
-        block(out, piece, if marked.contains(&i) { Mark::Yes } else { Mark::No }, images);
+        block(out, piece, if marked.contains(&i) { mark } else { NO_MARK }, images);
     }
     out.extend_from_slice(b"]}]");
 }
 
-fn block(out: &mut Vec<u8>, piece: &Piece<'_>, mark: Mark, images: bool) {
+fn block(out: &mut Vec<u8>, piece: &Piece<'_>, mark: &[u8], images: bool) {
     match piece {
         Piece::Text(_, text) => return text_block(out, text, mark),
         Piece::Image { mime, data } => {
@@ -245,9 +248,7 @@ fn block(out: &mut Vec<u8>, piece: &Piece<'_>, mark: Mark, images: bool) {
             }
         }
     }
-    if mark == Mark::Yes {
-        out.extend_from_slice(MARK);
-    }
+    out.extend_from_slice(mark);
     out.push(b'}');
 }
 
@@ -268,17 +269,17 @@ fn result_content(out: &mut Vec<u8>, content: &[Part], images: bool) {
             out.push(b',');
         }
         match part {
-            Part::Text { text } if !is_blank(text) => text_block(out, text, Mark::No),
+            Part::Text { text } if !is_blank(text) => text_block(out, text, NO_MARK),
             Part::Image { mime_type, data } if images => {
                 image_open(out, mime_type, data);
                 out.push(b'}');
             }
-            Part::Image { .. } => text_block(out, IMAGE_OMITTED, Mark::No),
+            Part::Image { .. } => text_block(out, IMAGE_OMITTED, NO_MARK),
             _ => out.truncate(before),
         }
     }
     if out.len() == start {
-        text_block(out, "(no output)", Mark::No);
+        text_block(out, "(no output)", NO_MARK);
     }
     out.push(b']');
 }

@@ -95,6 +95,15 @@ fn reasoning_is_asked_for_only_where_it_is_legal() {
 }
 
 #[test]
+fn the_config_chooses_how_long_the_cache_holds() {
+    let with = |word: &str| sent(&Ask { params: Some(json!({"cacheRetention": word, "top_k": 3})), ..ask(vec![user("q")]) }, &spec());
+    let none = with("none");
+    assert_eq!((none["system"].as_str(), none["top_k"].as_u64(), none.get("cacheRetention")), (Some("You are a test."), Some(3), None));
+    assert!(!none.to_string().contains("cache_control"));
+    assert_eq!(with("long")["system"][0]["cache_control"], json!({"type": "ephemeral", "ttl": "1h"}));
+}
+
+#[test]
 fn a_token_says_what_it_is_for() {
     let body: Value = serde_json::from_slice(&request::body(&ask(vec![user("q")]), &spec(), true)).unwrap();
     assert!(body["system"][0]["text"].as_str().unwrap().starts_with("You are Claude Code"));

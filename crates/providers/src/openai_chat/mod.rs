@@ -7,8 +7,9 @@ mod request;
 mod tests;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 
-use crate::{Ask, ChunkStream, Endpoint, ErrorKind, Provider, ProviderError};
+use crate::{Ask, ChunkStream, Endpoint, ErrorKind, Provider, ProviderError, endpoint::EMPTY_STREAM};
 pub(crate) use request::{EMPTY_RESULT, arguments_text, effort};
 
 /// One model behind a chat completions endpoint.
@@ -25,6 +26,8 @@ pub(crate) struct Without {
     /// Use the other name of the output limit.
     other_max_tokens: bool,
     effort: bool,
+    /// Ask for the answer in one piece.
+    streaming: bool,
 }
 
 impl Without {
@@ -50,9 +53,21 @@ impl Provider for OpenAiChat {
         loop {
             let body = request::body(&ask, &self.endpoint.spec, without);
             match self.endpoint.ask("/chat/completions", body, decode::Decoder::new(self.endpoint.rng.clone())).await {
-                // Each round leaves out one field more, so this ends after at most four.
+                // Each round leaves out one thing more, so this ends.
                 Err(error) if without.learn(&error) => {}
-                result => return result,
+                Err(error) => return Err(error),
+                Ok(mut stream) => {
+                    let first = stream.next().await;
+                    // llama-cpp-python closes a stream in silence when the prompt is too long; asked for one piece, it
+                    // says why. Nothing was answered yet, so asking again is harmless.
+                    if let Some(Err(error)) = &first
+                        && error.message == EMPTY_STREAM
+                        && !std::mem::replace(&mut without.streaming, true)
+                    {
+                        continue;
+                    }
+                    return Ok(stream::iter(first).chain(stream).boxed());
+                }
             }
         }
     }

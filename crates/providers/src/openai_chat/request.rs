@@ -16,8 +16,8 @@ pub(crate) fn body(ask: &Ask, spec: &ModelSpec, without: Without) -> Vec<u8> {
     if let Some(out) = fields.key("messages") {
         messages(out, ask, spec);
     }
-    fields.raw("stream", "true");
-    if spec.compat.stream_usage && !without.stream_options {
+    fields.raw("stream", if without.streaming { "false" } else { "true" });
+    if spec.compat.stream_usage && !without.stream_options && !without.streaming {
         fields.raw("stream_options", r#"{"include_usage":true}"#);
     }
     if !ask.tools.is_empty() {

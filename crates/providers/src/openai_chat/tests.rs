@@ -199,3 +199,17 @@ async fn fields_a_host_does_not_know_are_left_out_in_the_second_try() {
     let last = &server.seen()[2].1;
     assert_eq!((last["max_completion_tokens"].as_u64(), last.get("max_tokens"), last.get("stream_options")), (Some(5), None, None));
 }
+
+#[tokio::test]
+async fn a_stream_that_ends_in_silence_is_asked_why() {
+    use crate::{ErrorKind, Provider, testing::{Act, Server}};
+    let why = json!({"error": {"message": "This model's maximum context length is 256 tokens", "code": "context_length_exceeded"}}).to_string();
+    let server = Server::start(vec![Act::Events(String::new(), 1), Act::Status(400, "content-type: application/json\r\n", why)]).await;
+    let provider = super::OpenAiChat { endpoint: crate::faults::endpoint(&server.url, Dialect::OpenAiChat) };
+    assert_eq!(provider.stream(ask(vec![user("hi")])).await.err().unwrap().kind, ErrorKind::Context);
+    assert_eq!(server.seen()[1].1["stream"], false);
+    let server = Server::start(vec![Act::Events(String::new(), 1)]).await;
+    let provider = super::OpenAiChat { endpoint: crate::faults::endpoint(&server.url, Dialect::OpenAiChat) };
+    let (_, error) = all(provider.stream(ask(vec![user("hi")])).await.unwrap()).await;
+    assert_eq!((error.unwrap().kind, server.seen().len()), (ErrorKind::Network, 2), "asked why once only");
+}

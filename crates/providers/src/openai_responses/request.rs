@@ -127,9 +127,16 @@ fn said(out: &mut Vec<u8>, pieces: &[Piece<'_>]) -> usize {
     let side = pieces[0].side();
     let len = pieces.iter().position(|p| p.side() != side || !matches!(p, Piece::Text(..) | Piece::Image { .. })).unwrap_or(pieces.len());
     out.extend_from_slice(match side {
-        Side::User => br#"{"role":"user","content":["#.as_slice(),
-        Side::Assistant => br#"{"role":"assistant","content":["#.as_slice(),
+        Side::User => br#"{"role":"user","content":"#.as_slice(),
+        Side::Assistant => br#"{"role":"assistant","content":"#.as_slice(),
     });
+    if let [Piece::Text(_, text)] = &pieces[..len] {
+        // Plain text passes through more proxies than a list.
+        json::string(out, text);
+        out.push(b'}');
+        return len;
+    }
+    out.push(b'[');
     for (i, piece) in pieces[..len].iter().enumerate() {
         if i > 0 {
             out.push(b',');

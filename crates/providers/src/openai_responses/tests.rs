@@ -46,7 +46,7 @@ fn a_request_with_everything_in_it() {
         "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "look"}, {"type": "input_image", "image_url": "data:image/png;base64,QUJD"}]},
             item,
-            {"role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+            {"role": "assistant", "content": "I look."},
             {"type": "function_call", "call_id": "c1", "name": "see", "arguments": "{\"a\":1}"},
             {"type": "function_call_output", "call_id": "c1", "output": "seen"},
         ],
