@@ -84,7 +84,8 @@ impl Cli {
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.home);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let began = Instant::now();
-        let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.with_context(|| format!("openclaw {} did not end", args.join(" ")))??;
+        let output =
+            tokio::time::timeout(Duration::from_secs(120), command.output()).await.with_context(|| format!("openclaw {} did not end", args.join(" ")))??;
         Ok(Ran {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -62,15 +62,7 @@ impl Setup {
     }
 
     fn plain(config: &Value) -> Self {
-        Self {
-            whose: Whose::Ours,
-            config: Some(pretty(config)),
-            env: Vec::new(),
-            args: Vec::new(),
-            port: 0,
-            home: None,
-            ready_within: Duration::from_secs(30),
-        }
+        Self { whose: Whose::Ours, config: Some(pretty(config)), env: Vec::new(), args: Vec::new(), port: 0, home: None, ready_within: Duration::from_secs(30) }
     }
 
     /// The original, with a config given as JSON.
@@ -304,13 +296,9 @@ pub fn program(whose: Whose) -> anyhow::Result<Command> {
 pub fn clean_environment(command: &mut Command, home: &Path) {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
     command.env_clear().env("PATH", path).env("HOME", home).env("LANG", "C.UTF-8").env("TZ", "UTC");
-    for (name, value) in [
-        ("OPENCLAW_NO_RESPAWN", "1"),
-        ("OPENCLAW_DISABLE_BONJOUR", "1"),
-        ("OPENCLAW_NO_AUTO_UPDATE", "1"),
-        ("OPENCLAW_OFFLINE", "1"),
-        ("NO_COLOR", "1"),
-    ] {
+    for (name, value) in
+        [("OPENCLAW_NO_RESPAWN", "1"), ("OPENCLAW_DISABLE_BONJOUR", "1"), ("OPENCLAW_NO_AUTO_UPDATE", "1"), ("OPENCLAW_OFFLINE", "1"), ("NO_COLOR", "1")]
+    {
         command.env(name, value);
     }
 }

@@ -8,17 +8,20 @@
 //! * [`cli`]: the original's command line in a home of its own;
 //! * [`golden`]: what the original answered to the commands of the compatibility suite;
 //! * [`platform`]: a chat platform for the loopback channel;
+//! * [`servers`]: LiteLLM and llama.cpp, the latter with the model of [`gguf`];
 //! * [`http`]: single HTTP/1.1 requests; [`process`]: what `/proc` says of a process; [`soak`]: the ledger check.
 
 pub mod cli;
 pub mod client;
 pub mod engines;
 pub mod gateway;
+pub mod gguf;
 pub mod golden;
 pub mod http;
 pub mod mock;
 pub mod platform;
 pub mod process;
+pub mod servers;
 pub mod soak;
 
 use std::time::Duration;

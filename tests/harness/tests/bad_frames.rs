@@ -120,7 +120,8 @@ async fn oversized_and_broken_messages_end_only_their_own_connection() {
     let (gateway, _model) = gateway().await;
     let mut client = Client::connect(gateway.port).await.unwrap();
     let mut other = Client::connect(gateway.port).await.unwrap();
-    let frame = json!({"type": "req", "id": "big", "method": "chat.send", "params": {"sessionKey": "main", "message": "x".repeat(27 << 20), "idempotencyKey": "big"}});
+    let frame =
+        json!({"type": "req", "id": "big", "method": "chat.send", "params": {"sessionKey": "main", "message": "x".repeat(27 << 20), "idempotencyKey": "big"}});
     let _ = client.raw(Message::text(frame.to_string())).await;
     let error = loop {
         match client.frame().await {
@@ -226,19 +227,18 @@ async fn bad_http_gets_an_http_answer() {
     assert_eq!(post("/v1/chat/completions", Some("wrong"), body.as_bytes()).await.status, 401);
     for bad in [&b"{"[..], b"[]", b"\xff\xfe", br#"{"messages": 5}"#, br#"{"model": "openclaw", "messages": []}"#] {
         let answer = post("/v1/chat/completions", token, bad).await;
-        assert!(answer.status == 400 && answer.json()["error"]["message"].is_string(), "{:?}: {} {}", String::from_utf8_lossy(bad), answer.status, answer.text());
+        assert!(
+            answer.status == 400 && answer.json()["error"]["message"].is_string(),
+            "{:?}: {} {}",
+            String::from_utf8_lossy(bad),
+            answer.status,
+            answer.text()
+        );
     }
     assert_eq!(post("/v1/no-such-thing", token, b"{}").await.status, 404);
     let huge = vec![b' '; 30 << 20];
-    let answer = http::request(
-        gateway.port,
-        "POST",
-        "/v1/chat/completions",
-        &[("authorization", &format!("Bearer {}", token.unwrap()))],
-        &huge,
-        PATIENCE,
-    )
-    .await;
+    let answer =
+        http::request(gateway.port, "POST", "/v1/chat/completions", &[("authorization", &format!("Bearer {}", token.unwrap()))], &huge, PATIENCE).await;
     // Either the answer arrives or the gateway hangs up on the rest of the body; both are right.
     assert!(answer.as_ref().is_err() || answer.as_ref().is_ok_and(|answer| answer.status == 413), "{answer:?}");
     still_serves(&gateway).await;

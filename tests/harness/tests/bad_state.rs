@@ -224,7 +224,10 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     assert_eq!(clawstead_harness::http::get(port, "/healthz").await.unwrap().status, 200, "{}", gateway.log_tail(20));
 
     fs::remove_file(disk.path.join("ballast")).unwrap();
-    let again = until(PATIENCE, async || client.turn("main", "!say after", &format!("after-{}", rand::random::<u32>())).await.ok().filter(|turn| turn.state == "final")).await;
+    let again = until(PATIENCE, async || {
+        client.turn("main", "!say after", &format!("after-{}", rand::random::<u32>())).await.ok().filter(|turn| turn.state == "final")
+    })
+    .await;
     assert_eq!(again.map(|turn| turn.text).as_deref(), Some("after"), "{}", gateway.log_tail(20));
     // What was accepted is still there after a crash.
     drop(gateway.kill().await);
@@ -258,7 +261,8 @@ async fn a_damaged_database_is_reported_and_not_overwritten() {
     }
     let (code, home) = gateway.stop(PATIENCE).await.unwrap();
     assert_eq!(code, Some(0));
-    let database = databases(&home.path).into_iter().max_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len())).expect("no database in the state folder");
+    let database =
+        databases(&home.path).into_iter().max_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len())).expect("no database in the state folder");
     damage(&database);
     let before = fs::read(&database).unwrap();
 

@@ -10,9 +10,16 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 async fn ask(port: u16, path: &str, body: &Value) -> http::Answer {
-    http::request(port, "POST", path, &[("content-type", "application/json"), ("authorization", "Bearer k")], body.to_string().as_bytes(), Duration::from_secs(10))
-        .await
-        .unwrap()
+    http::request(
+        port,
+        "POST",
+        path,
+        &[("content-type", "application/json"), ("authorization", "Bearer k")],
+        body.to_string().as_bytes(),
+        Duration::from_secs(10),
+    )
+    .await
+    .unwrap()
 }
 
 fn port_of(model: &MockModel) -> u16 {
@@ -33,7 +40,10 @@ async fn every_dialect_answers_streamed_and_whole() {
         let said: String = data
             .iter()
             .filter_map(|event| {
-                event["choices"][0]["delta"]["content"].as_str().or(event["delta"]["text"].as_str()).or((event["type"] == "response.output_text.delta").then(|| event["delta"].as_str()).flatten())
+                event["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .or(event["delta"]["text"].as_str())
+                    .or((event["type"] == "response.output_text.delta").then(|| event["delta"].as_str()).flatten())
             })
             .collect();
         assert_eq!(said, "echo: hello msg-000007", "{path}");
@@ -67,7 +77,8 @@ async fn faults_happen_as_told() {
 async fn it_is_fast() {
     let model = MockModel::start(Options::default()).await.unwrap();
     let port = port_of(&model);
-    let body = json!({"model": "m", "stream": true, "messages": [{"role": "system", "content": "x".repeat(20_000)}, {"role": "user", "content": "hi"}]}).to_string();
+    let body =
+        json!({"model": "m", "stream": true, "messages": [{"role": "system", "content": "x".repeat(20_000)}, {"role": "user", "content": "hi"}]}).to_string();
     let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {

@@ -48,7 +48,8 @@ async fn every_command_answers_as_from_its_own_gateway() {
         if !missing.is_empty() {
             wrong.push(format!("{}: keys missing: {}", want.name, missing.join(", ")));
         }
-        let kinds: Vec<_> = want.kinds.difference(&have.kinds).filter(|kind| !missing.iter().any(|key| kind.starts_with(&format!("{key}:")))).cloned().collect();
+        let kinds: Vec<_> =
+            want.kinds.difference(&have.kinds).filter(|kind| !missing.iter().any(|key| kind.starts_with(&format!("{key}:")))).cloned().collect();
         if !kinds.is_empty() {
             wrong.push(format!("{}: another type or null: {}", want.name, kinds.join(", ")));
         }

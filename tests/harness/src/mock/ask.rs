@@ -249,7 +249,11 @@ mod tests {
             "tools": [{"type": "function", "name": "read"}]});
         for (dialect, body) in [(Dialect::Chat, chat), (Dialect::Messages, messages), (Dialect::Responses, responses)] {
             let ask = ask(dialect, &body);
-            assert_eq!((ask.text.as_str(), ask.results.join(","), ask.tools.join(",")), ("new msg-000042", "r1,r2".to_owned(), "read".to_owned()), "{dialect:?}");
+            assert_eq!(
+                (ask.text.as_str(), ask.results.join(","), ask.tools.join(",")),
+                ("new msg-000042", "r1,r2".to_owned(), "read".to_owned()),
+                "{dialect:?}"
+            );
             assert_eq!(mark_of(&ask.text).as_deref(), Some("msg-000042"));
         }
         assert_eq!(self::ask(Dialect::Responses, &json!({"input": "hi"})).text, "hi");

@@ -68,7 +68,8 @@ fn chat_events(model: &str, n: u64, deed: &Deed, pieces: usize, counts: Counts) 
         "stop"
     };
     events.push(chunk(json!({}), json!(reason)));
-    let usage = json!({"id": format!("chatcmpl-{n}"), "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": chat_usage(counts)});
+    let usage =
+        json!({"id": format!("chatcmpl-{n}"), "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": chat_usage(counts)});
     events.push(format!("data: {usage}\n\n"));
     events.push("data: [DONE]\n\n".to_owned());
     events
@@ -89,14 +90,12 @@ fn messages_events(model: &str, n: u64, deed: &Deed, pieces: usize, counts: Coun
     } else {
         events.push(event(json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})));
         events.extend(
-            split(said(deed), pieces)
-                .map(|piece| event(json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}))),
+            split(said(deed), pieces).map(|piece| event(json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}))),
         );
         "end_turn"
     };
     events.push(event(json!({"type": "content_block_stop", "index": 0})));
-    events
-        .push(event(json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": {"output_tokens": counts.output}})));
+    events.push(event(json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": {"output_tokens": counts.output}})));
     events.push(event(json!({"type": "message_stop"})));
     events
 }

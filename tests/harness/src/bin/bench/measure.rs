@@ -225,7 +225,8 @@ async fn load(gateway: &Gateway, figures: &mut Figures) -> anyhow::Result<()> {
         let port = gateway.port;
         streams.spawn(async move {
             let mut client = Client::connect(port).await?;
-            let done = client.turn(&format!("agent:a{}:stream-{stream}", stream % AGENTS), "!pace 100 !pieces 80 !words 400", &format!("stream-{stream}")).await?;
+            let done =
+                client.turn(&format!("agent:a{}:stream-{stream}", stream % AGENTS), "!pace 100 !pieces 80 !words 400", &format!("stream-{stream}")).await?;
             anyhow::ensure!(done.state == "final", "a stream ended as {}", done.state);
             anyhow::Ok(done.deltas)
         });

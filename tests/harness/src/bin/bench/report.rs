@@ -5,7 +5,9 @@ use crate::measure::{AGENTS, AT_ONCE, Counts, Figures, IDLE_CLIENTS, STREAMS};
 /// The table, with the method beside each number.
 pub fn table(counts: &Counts, ours: &Result<Figures, String>, original: &Result<Figures, String>) -> String {
     let original_counts = counts.original();
-    let mut text = String::from("# Benchmarks\n\nWritten by `cargo xtask bench`: both programs in one run, one after the other, with the same model server (no delay) and the same client.\n\n");
+    let mut text = String::from(
+        "# Benchmarks\n\nWritten by `cargo xtask bench`: both programs in one run, one after the other, with the same model server (no delay) and the same client.\n\n",
+    );
     let _ = writeln!(text, "Machine: {}.\n", machine());
     let _ = writeln!(text, "| | bar | Clawstead | OpenClaw 2026.9.6 | method |\n|---|---|---|---|---|");
     let mut row = |what: &str, bar: &str, method: &str, value: &dyn Fn(&Figures) -> Option<String>| {
@@ -46,7 +48,9 @@ pub fn table(counts: &Counts, ours: &Result<Figures, String>, original: &Result<
         &|f| quantile(&f.probe, 99).map(|time| format!("{} ({} probes, {} streams done)", ms(time), f.probe.len(), f.streamed)),
     );
     row("memory under that load", "", "resident at its end", &|f| f.load_rss.map(mib));
-    row("`--version`", "< 20 ms", &format!("median of {} (the original: {})", counts.commands, original_counts.commands), &|f| median(&f.version_start).map(ms));
+    row("`--version`", "< 20 ms", &format!("median of {} (the original: {})", counts.commands, original_counts.commands), &|f| {
+        median(&f.version_start).map(ms)
+    });
     row("`health --json`", "", "the same; connects to the gateway", &|f| median(&f.health_command).map(ms));
     row("`cron list --json`", "", "the same", &|f| median(&f.list_command).map(ms));
     row("program or install", "≤ 30 MiB", "ours: the one program; the original: its npm package with dependencies, without Node", &|f| f.size.map(mib));
