@@ -198,7 +198,7 @@ pub fn skip(engine: &str, why: &str) {
     use io::Write;
     tell(&format!("SKIPPED: {engine}: {why}"));
     let Some(path) = env::var_os("CLAWSTEAD_SKIPS") else { return };
-    let noted = fs::File::options().create(true).append(true).open(path).and_then(|mut file| writeln!(file, "{engine}\t{why}"));
+    let noted = fs::File::options().create(true).append(true).open(path).and_then(|mut file| writeln!(file, "state\t{engine}\t{why}"));
     if let Err(err) = noted {
         tell(&format!("the skip could not be noted: {err}"));
     }

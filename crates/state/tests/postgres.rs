@@ -89,6 +89,7 @@ async fn a_crash_of_the_server_is_waited_for() {
     };
     for wait_for in [50, 200] {
         while store.journal_end(&Unit::Global, "j").await.unwrap() < wait_for {
+            assert!(!writer.is_finished(), "the writer gave up early");
             tokio::task::yield_now().await;
         }
         tokio::task::block_in_place(|| {
