@@ -85,12 +85,16 @@ pub struct AskError {
 
 impl AskError {
     fn sentence(&self) -> String {
-        match self.attempts.as_slice() {
-            [] | [_] => self.error.to_string(),
-            many => {
-                let parts: Vec<String> = many.iter().map(ToString::to_string).collect();
-                cut(&format!("no model answered: {}", parts.join("; ")))
+        let mut parts: Vec<String> = Vec::new();
+        for attempt in &self.attempts {
+            let said = attempt.to_string();
+            if !parts.contains(&said) {
+                parts.push(said);
             }
+        }
+        match parts.len() {
+            0 | 1 => self.error.to_string(),
+            _ => cut(&format!("no model answered: {}", parts.join("; "))),
         }
     }
 
@@ -176,7 +180,9 @@ impl Models {
             let mut rests: Option<(i64, usize)> = None;
             for &i in &again {
                 let candidate = &candidates[i];
-                match self.candidate(candidate, &ask, observer, &mut failed_last, &mut attempts, Force::No).await {
+                // A further round is wanted although the failure of the last one put the host or model to rest.
+                let force = if round == 0 { Force::No } else { Force::Yes };
+                match self.candidate(candidate, &ask, observer, &mut failed_last, &mut attempts, force).await {
                     Tried::Answered(answer) => return Ok(*answer),
                     Tried::Failed(error) if !error.kind.falls_back() => return Err(AskError { error, attempts }),
                     Tried::Failed(error) => {

@@ -111,6 +111,12 @@ async fn overload_is_repeated_with_patience_and_then_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broken_connection_is_tried_again_in_the_same_call() {
+    let script = Arc::new(Script::new().on_times(1, When::Any, fail(ErrorKind::Network)).on(When::Any, say("again")));
+    assert_eq!(heard(&scripted(&script), &chain(&["s/a"]), &()).await.unwrap(), "again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_repeated_after_the_first_text() {
     let script = Arc::new(Script::new().on(When::Any, vec![Step::Text("half".into()), Step::Cut]));
     let answer = scripted(&script).ask(&chain(&["s/a", "s/b"]), hello(), &()).await.unwrap();
@@ -148,7 +154,7 @@ async fn a_dead_host_is_not_asked_by_every_turn() {
     let before = dead.asked().len();
     let first = heard(&models, &only, &()).await.unwrap_err();
     let second = heard(&models, &only, &()).await.unwrap_err();
-    assert_eq!(dead.asked().len(), before + 1);
+    assert_eq!(dead.asked().len(), before + 1, "one request, no rounds");
     assert_eq!((first.error.kind, second.error.kind), (ErrorKind::Network, ErrorKind::Network));
     assert!(second.error.retry_after_ms.is_some_and(|ms| ms > 0), "{second}");
 }
@@ -292,4 +298,16 @@ async fn models_of_a_host_are_listed_and_remembered() {
     models.list_live("h", crate::Refresh::Always).await.unwrap();
     assert_eq!(server.seen().len(), 2);
     assert!(server.seen()[0].0.starts_with("GET /models "));
+}
+
+#[tokio::test]
+async fn a_server_found_on_this_machine_becomes_the_default() {
+    let server = Server::start(vec![Act::Json(json!({"models": [{"name": "llama3.1:latest"}]}).to_string())]).await;
+    let models = Models::new(world(), config(&json!({"models": {"providers": {"ollama": {"baseUrl": server.url, "api": "ollama"}}}})));
+    assert_eq!(models.default_model().to_string(), "demo/echo");
+    assert!(models.discover().await.contains(&"ollama".to_owned()));
+    assert_eq!(models.default_model().to_string(), "ollama/llama3.1:latest");
+    assert!(server.seen()[0].0.starts_with("GET /api/tags "));
+    let answer = models.ask(&ModelChain::default(), hello(), &()).await;
+    assert!(answer.is_err() && server.seen()[1].0.starts_with("POST /v1/chat/completions "), "the compatible path is used for asking");
 }

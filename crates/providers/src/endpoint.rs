@@ -107,7 +107,12 @@ impl Endpoint {
         request.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("text/event-stream"));
         request.body = Some(Bytes::from(body));
         request.head_timeout_ms = self.head_timeout_ms;
-        let response = self.http.send(request).await.map_err(|e| self.http_error(&e))?;
+        let response = match self.http.send(request.clone()).await {
+            // A kept-alive connection that the server closed at the same moment: the usual race, one more try.
+            Err(HttpError::Connect { why, .. }) if why.contains("closed before message completed") => self.http.send(request).await,
+            other => other,
+        }
+        .map_err(|e| self.http_error(&e))?;
         let idle = Duration::from_millis(self.idle_timeout_ms);
         if !response.status.is_success() {
             let (status, headers) = (response.status.as_u16(), response.headers.clone());

@@ -143,6 +143,7 @@ async fn answer(models: &Models, model: &str, ask: Ask) -> (String, usize, bool,
 
 async fn kind(models: &Models, model: &str, ask: Ask) -> ErrorKind {
     let error = models.ask(&ModelChain::only(model), ask, &()).await.err().unwrap_or_else(|| panic!("{model} must fail"));
+    println!("{model}: {error}");
     assert!(!error.to_string().contains(MASTER_KEY), "{error}");
     error.error.kind
 }
