@@ -233,7 +233,7 @@ struct Drive<'a> {
     begun: &'a Begun,
     emitter: &'a Emitter,
     turn: Turn,
-    offer: Offer,
+    offer: Arc<dyn Offer>,
     system: Option<Arc<str>>,
     models: Vec<String>,
     stream: Option<BrainStream>,
@@ -280,7 +280,7 @@ impl<'a> Drive<'a> {
             steps_done,
             messages_done,
             open_calls,
-            offer: offer.clone(),
+            offer: Arc::clone(&offer),
             model_calls_max: settings.model_calls_max,
             parallel_max: settings.parallel_tools_max,
             timeout_ms: options.timeout_ms.unwrap_or(settings.timeout_ms),
@@ -454,7 +454,8 @@ impl<'a> Drive<'a> {
         let system = self.system();
         let model = self.models.first().cloned().unwrap_or_default();
         let limits = self.lanes.parts.brain.limits(&self.room.agent, &model);
-        let fixed = compact::text_tokens(&system) + self.offer.definitions.iter().map(|tool| 32 + compact::text_tokens(&tool.description)).sum::<u64>();
+        let tools = self.offer.definitions();
+        let fixed = compact::text_tokens(&system) + tools.iter().map(|tool| 32 + compact::text_tokens(&tool.description)).sum::<u64>();
         let used = fixed + self.session.ink().transcript.as_ref().map_or(0, crate::transcript::Transcript::tokens);
         if used > compact::threshold(&self.settings.compaction, limits.context_window) {
             let made = self.lanes.make_smaller(self.room, self.session, self.settings, &self.models, self.emitter, None, &self.begun.run_id).await;
@@ -477,7 +478,7 @@ impl<'a> Drive<'a> {
             models: self.models.clone(),
             system,
             messages: Arc::from(messages),
-            tools: Arc::clone(&self.offer.definitions),
+            tools,
             max_tokens: options.max_tokens.or(self.settings.max_tokens),
             temperature: options.temperature.or(self.settings.temperature),
             thinking: options.thinking.clone().or_else(|| self.row.thinking_level.clone()).or_else(|| self.settings.thinking.clone()),
@@ -507,7 +508,7 @@ impl<'a> Drive<'a> {
     }
 
     fn call(&mut self, call: CallTool) {
-        let Some(offered) = self.offer.tools.get(&call.name).cloned() else { return };
+        let offer = Arc::clone(&self.offer);
         let (progress, mut output) = mpsc::channel::<String>(4);
         let cx = ToolCx {
             agent: self.room.agent.clone(),
@@ -522,15 +523,13 @@ impl<'a> Drive<'a> {
             progress,
         };
         let shown = self.progress_in.clone();
-        let (index, arguments) = (call.index, call.arguments);
+        let (index, name, arguments) = (call.index, call.name.clone(), call.arguments);
         let handle = self.calls.spawn(async move {
-            let work = offered.tool.call(cx, arguments);
+            let work = offer.call(&name, cx, arguments);
             tokio::pin!(work);
-            let limit = (offered.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(offered.timeout_ms));
             loop {
                 tokio::select! { biased;
                     result = &mut work => return result,
-                    () = sleep_until(limit), if limit.is_some() => return Err(ToolError::Timeout { ms: offered.timeout_ms }),
                     Some(text) = output.recv() => {
                         // Each item is all output so far: a dropped one is made good by the next.
                         let _ = shown.try_send((index, text));
@@ -553,7 +552,7 @@ impl<'a> Drive<'a> {
             Err(err) if err.is_cancelled() => return None,
             Err(err) => {
                 tracing::error!(session = %self.session.key, err = %err, "a tool panicked");
-                (err.id(), Err(ToolError::Failed("the tool broke inside; this is a fault of the gateway".into())))
+                (err.id(), Err(ToolError::Unknown("the tool broke off by a fault of the gateway".into())))
             }
         };
         let call = self.running.remove(&id)?;

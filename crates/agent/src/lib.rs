@@ -14,7 +14,7 @@ pub mod workspace;
 
 pub use rows::{LetterRow, OpenRun, OutboxRow, OutboxState, RunRow, SessionRow, SessionStatus};
 pub use seams::{
-    AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, CompactionSettings, Identity, LaneLimits, ModelLimits, Offer, OfferedTool, RunSink, SessionChange,
+    AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, CompactionSettings, Identity, LaneLimits, ModelLimits, Offer, RunSink, SessionChange,
     Settings, SubagentSettings, ToolScope, Toolbox,
 };
 

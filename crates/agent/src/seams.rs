@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use clawstead_providers::{Chunk, ProviderError};
 use clawstead_terms::{AgentId, EffectClass, Failure, Message, QueueMode, RunEvent, RunId, SessionKey, ToolDefinition};
-use clawstead_tools::AnyTool;
+use clawstead_tools::{ToolCx, ToolError, ToolOutput};
 
 use crate::reset::ResetRules;
 
@@ -103,30 +103,20 @@ pub trait Brain: Send + Sync {
     fn limits(&self, agent: &AgentId, model: &str) -> ModelLimits;
 }
 
-/// A tool as offered to one turn.
-#[derive(Clone)]
-pub struct OfferedTool {
-    /// What may be done again after a crash.
-    pub class: EffectClass,
-    /// Time limit of one call, ms; 0 means the tool keeps its own.
-    pub timeout_ms: u64,
-    /// The tool.
-    pub tool: Arc<dyn AnyTool>,
-}
-
-/// The tools one turn may use.
-#[derive(Clone)]
-pub struct Offer {
+/// The tools one turn may use, under the policy that was asked for it.
+#[async_trait]
+pub trait Offer: Send + Sync {
     /// As the model is told, in a stable order (providers cache by it).
-    pub definitions: Arc<[ToolDefinition]>,
-    /// By name.
-    pub tools: Arc<BTreeMap<String, OfferedTool>>,
-}
+    fn definitions(&self) -> Arc<[ToolDefinition]>;
 
-impl Default for Offer {
-    fn default() -> Self {
-        Self { definitions: Arc::from(Vec::new()), tools: Arc::default() }
-    }
+    /// What may be done again after a crash; none when there is no such tool in this turn.
+    fn class(&self, name: &str) -> Option<EffectClass>;
+
+    /// Makes a call, with the tool's own time limit. Dropping the future stops it.
+    ///
+    /// # Errors
+    /// As [`ToolError`] lists.
+    async fn call(&self, name: &str, cx: ToolCx, args: Value) -> Result<ToolOutput, ToolError>;
 }
 
 /// Who wants tools, for the policy.
@@ -147,7 +137,7 @@ pub struct ToolScope {
 /// Decides which tools a turn gets. Cheap: called once a turn, so implementations cache.
 pub trait Toolbox: Send + Sync {
     /// The tools for this turn.
-    fn offer(&self, scope: &ToolScope) -> Offer;
+    fn offer(&self, scope: &ToolScope) -> Arc<dyn Offer>;
 }
 
 /// Whoever watches runs. Called on the lane's path: must not block and must not wait.

@@ -11,7 +11,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -81,7 +81,7 @@ pub struct TurnPlan {
     /// Calls that earlier attempts left without a result.
     pub open_calls: Vec<OpenCall>,
     /// The tools.
-    pub offer: Offer,
+    pub offer: Arc<dyn Offer>,
     /// Model calls at most.
     pub model_calls_max: u32,
     /// Reading calls at once.
@@ -182,7 +182,7 @@ impl Turn {
     }
 
     fn class_of(&self, name: &str) -> Option<EffectClass> {
-        self.plan.offer.tools.get(name).map(|tool| tool.class)
+        self.plan.offer.class(name)
     }
 }
 

@@ -295,7 +295,7 @@ impl Turn {
     }
 
     fn cannot_run(&self, call: &Call) -> Option<String> {
-        if !self.plan.offer.tools.contains_key(&call.name) {
+        if self.class_of(&call.name).is_none() {
             return Some(format!("There is no tool named \"{}\".", call.name));
         }
         match &call.arguments {
@@ -364,8 +364,7 @@ impl Turn {
             out.push(Command::CancelModel);
             self.ask(now, out);
         } else {
-            let (kind, failure) = explain(err);
-            self.fail(kind, failure, now, out);
+            self.fail(err.kind.word(), err.to_failure(), now, out);
         }
     }
 
@@ -475,29 +474,4 @@ fn bounded(content: Vec<Part>) -> Vec<Part> {
             other => other,
         })
         .collect()
-}
-
-/// The words for a failed model call, and its kind as clients know it.
-pub(crate) fn explain(err: &ProviderError) -> (&'static str, Failure) {
-    let (kind, code, hint) = match err.kind {
-        ErrorKind::Auth => ("auth", FailureCode::Forbidden, Some("check the key of this provider: openclaw models status")),
-        ErrorKind::Quota => ("quota", FailureCode::Busy, Some("wait, or add a fallback model")),
-        ErrorKind::Billing => ("quota", FailureCode::Busy, Some("the account has no credit left; choose another model or key")),
-        ErrorKind::Overloaded => ("model", FailureCode::Unavailable, Some("try again, or add a fallback model")),
-        ErrorKind::Context => ("context", FailureCode::InvalidRequest, Some("start afresh with /new, or choose a model with a larger context")),
-        ErrorKind::Content => ("content", FailureCode::InvalidRequest, None),
-        ErrorKind::Request => ("internal", FailureCode::InvalidRequest, None),
-        ErrorKind::ModelNotFound => ("model", FailureCode::NotFound, Some("choose a model that exists: openclaw models list")),
-        ErrorKind::Network => ("network", FailureCode::Unavailable, Some("is the model server running and reachable?")),
-        ErrorKind::Timeout => ("timeout", FailureCode::Timeout, Some("try again, or add a fallback model")),
-        ErrorKind::Garbage => ("model", FailureCode::Unavailable, None),
-    };
-    let mut failure = Failure::new(code, err.to_string());
-    if let Some(ms) = err.retry_after_ms {
-        failure.retry = clawstead_terms::Retry::AfterMs(ms);
-    }
-    (kind, match hint {
-        Some(hint) => failure.with_hint(hint),
-        None => failure,
-    })
 }
