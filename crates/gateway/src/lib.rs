@@ -1,13 +1,24 @@
 //! The building: wires the parts, holds the doors, the RPC handlers, the outbox, cron and the dashboard.
 
+#![recursion_limit = "256"]
+
 pub mod accounts;
 pub mod brain;
 pub mod cron;
+pub mod approvals;
+pub mod desk;
+pub mod devices;
+pub mod doors;
+pub mod fanout;
+pub mod letters;
+pub mod tool_calls;
 pub mod keeper;
+pub mod live;
 pub mod logs;
 pub mod outbox;
 pub mod policy;
 pub mod post_office;
+pub mod presence;
 pub mod reception;
 pub mod routing;
 pub mod rpc;
@@ -15,3 +26,6 @@ pub mod settings;
 pub mod shown;
 pub mod toolbox;
 pub mod vitals;
+
+/// The OpenClaw version whose protocol and files we follow, as clients and configs see it.
+pub const VERSION: &str = "2026.9.6";

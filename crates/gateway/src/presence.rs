@@ -97,7 +97,7 @@ impl Presence {
 
 /// An entry with nothing but a time.
 #[must_use]
-pub const fn blank(ts: i64) -> PresenceEntry {
+pub fn blank(ts: i64) -> PresenceEntry {
     PresenceEntry {
         host: None,
         client_id: None,

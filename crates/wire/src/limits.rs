@@ -30,7 +30,7 @@ pub const CONTROL_CALLS_MAX: u32 = 30;
 /// The window of [`CONTROL_CALLS_MAX`], milliseconds.
 pub const CONTROL_WINDOW_MS: i64 = 60_000;
 /// Consecutive calls of methods of another role before the socket is closed.
-pub const ROLE_FAULTS_MAX: u32 = 10;
+pub const ROLE_FAULTS_MAX: u32 = 11;
 /// Largest attachment, bytes.
 pub const ATTACHMENT_BYTES_MAX: u64 = 19_464_192;
 /// Largest image attachment, bytes.
