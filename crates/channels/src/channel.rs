@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use clawstead_terms::{AccountId, ChannelId, DeliveryTarget, Failure, Millis, Outcome, Part, Peer};
+use clawstead_terms::{AccountId, ChannelId, DeliveryTarget, EffectClass, Failure, Millis, Outcome, Part, Peer};
 use clawstead_world::World;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +108,12 @@ pub trait Ingress: Send + Sync {
 pub trait Outlet: Send + Sync {
     /// Sends one message. `Outcome::Unknown` when the request may have arrived.
     async fn send(&self, message: &Outbound) -> Sent;
+
+    /// `Idempotent` when the platform knows repeats by the effect id: then an uncertain send is simply made again.
+    /// Otherwise (`Once`, the default) it ends as `Unknown` and a person decides.
+    fn class(&self) -> EffectClass {
+        EffectClass::Once
+    }
 }
 
 /// A channel account: a capability is a value that is present, not a method that says no.

@@ -167,6 +167,35 @@ impl Accounts {
         ingress.run(Arc::new(reception), stop.clone()).await
     }
 
+    /// Starts accounts of a channel again (all, or the one named). Answers false when none is configured.
+    #[must_use]
+    pub fn restart(&self, channel: &str, account: Option<&str>) -> bool {
+        let mut running = lock(&self.0.running);
+        let keys: Vec<(ChannelId, AccountId)> = running.keys().filter(|(c, a)| c.as_str() == channel && account.is_none_or(|name| a.as_str() == name.to_lowercase())).cloned().collect();
+        for key in &keys {
+            if let Some(one) = running.remove(key) {
+                one.stop.cancel();
+                let fresh = self.start(key.0.clone(), key.1.clone(), one.section);
+                running.insert(key.clone(), fresh);
+            }
+        }
+        !keys.is_empty()
+    }
+
+    /// Stops accounts of a channel until the next start, reload or [`Accounts::restart`]. Answers how many.
+    #[must_use]
+    pub fn stop(&self, channel: &str, account: Option<&str>) -> usize {
+        let running = lock(&self.0.running);
+        let mut stopped = 0;
+        for (key, one) in running.iter().filter(|((c, a), _)| c.as_str() == channel && account.is_none_or(|name| a.as_str() == name.to_lowercase())) {
+            one.stop.cancel();
+            self.0.outlets.remove(&key.0, &key.1);
+            *lock(&one.health) = Health { since: None, error: Some("stopped by an operator".into()) };
+            stopped += 1;
+        }
+        stopped
+    }
+
     /// `channels.status` without the event-loop figures.
     #[must_use]
     pub fn status(&self) -> Value {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use clawstead_agent::{self as agent, AgentSettings, CompactionSettings, LaneLimits, SubagentSettings};
@@ -60,6 +61,29 @@ fn session_rules(config: &Config) -> SessionRules {
             config::DmScope::PerAccountChannelPeer => DmScope::PerAccountChannelPeer,
         },
         identity_links: SessionRules::links(&config.session.identity_links),
+    }
+}
+
+/// The settings of every agent, in force; a reload swaps them.
+#[derive(Debug, Default)]
+pub struct Agents(ArcSwap<BTreeMap<AgentId, Arc<AgentSettings>>>);
+
+impl Agents {
+    /// As the config says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self(ArcSwap::from_pointee(agents(config)))
+    }
+
+    /// From now on as this config says. Turns that are going keep what they began with.
+    pub fn replace(&self, config: &Config) {
+        self.0.store(Arc::new(agents(config)));
+    }
+}
+
+impl agent::Settings for Agents {
+    fn agent(&self, id: &AgentId) -> Option<Arc<AgentSettings>> {
+        self.0.load().get(id).cloned()
     }
 }
 

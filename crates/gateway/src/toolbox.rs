@@ -9,10 +9,11 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use clawstead_agent::{Offer, OfferedTool, ToolScope, Toolbox as Wanted};
+use clawstead_agent::{Offer, ToolScope, Toolbox as Wanted};
 use clawstead_config::Config;
+use clawstead_terms::{EffectClass, ToolDefinition};
 use clawstead_tools::{
-    AnyTool, ToolCx, ToolError, ToolOutput, ToolSpec, Toolbox,
+    ToolCx, ToolError, ToolOutput, Toolbox,
     policy::{PolicyInput, Rank, Sandboxed, ToolPolicy},
 };
 
@@ -32,7 +33,7 @@ pub struct Tools {
 #[derive(Default)]
 struct Ready {
     hash: String,
-    offers: BTreeMap<(String, u8, Vec<String>), Offer>,
+    offers: BTreeMap<(String, u8, Vec<String>), Arc<Allowed>>,
 }
 
 impl Tools {
@@ -68,7 +69,7 @@ impl Tools {
 }
 
 impl Wanted for Tools {
-    fn offer(&self, scope: &ToolScope) -> Offer {
+    fn offer(&self, scope: &ToolScope) -> Arc<dyn Offer> {
         let hash = self.config.load().hash.clone();
         let key = (scope.agent.to_string(), u8::try_from(scope.spawn_depth.min(9)).unwrap_or(9), scope.deny.clone());
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,39 +79,32 @@ impl Wanted for Tools {
         if let Some(offer) = ready.offers.get(&key) {
             return offer.clone();
         }
-        let definitions = self.toolbox.offer(&self.policy(scope));
-        let tools = definitions
-            .iter()
-            .filter_map(|definition| {
-                let spec = *self.toolbox.spec(&definition.name)?;
-                let tool: Arc<dyn AnyTool> = Arc::new(Boxed { toolbox: self.toolbox.clone(), spec, parameters: definition.parameters.clone() });
-                Some((definition.name.clone(), OfferedTool { class: spec.class, timeout_ms: spec.timeout_ms, tool }))
-            })
-            .collect();
-        let offer = Offer { definitions, tools: Arc::new(tools) };
+        let policy = self.policy(scope);
+        let offer = Arc::new(Allowed { definitions: self.toolbox.offer(&policy), policy, toolbox: self.toolbox.clone() });
         ready.offers.insert(key, offer.clone());
         offer
     }
 }
 
-/// A tool called through the box: isolation, time limit and output bound are there.
-struct Boxed {
+/// The tools one turn may use.
+struct Allowed {
     toolbox: Arc<Toolbox>,
-    spec: ToolSpec,
-    parameters: Value,
+    policy: ToolPolicy,
+    definitions: Arc<[ToolDefinition]>,
 }
 
 #[async_trait]
-impl AnyTool for Boxed {
-    fn spec(&self) -> ToolSpec {
-        self.spec
+impl Offer for Allowed {
+    fn definitions(&self) -> Arc<[ToolDefinition]> {
+        self.definitions.clone()
     }
 
-    fn parameters(&self) -> Value {
-        self.parameters.clone()
+    fn class(&self, name: &str) -> Option<EffectClass> {
+        // A denied tool is called all the same: the call says why it is denied, and has no effect.
+        self.toolbox.spec(name).map(|spec| spec.class)
     }
 
-    async fn call(&self, cx: ToolCx, args: Value) -> Result<ToolOutput, ToolError> {
-        self.toolbox.call(self.spec.name, cx, args, None).await
+    async fn call(&self, name: &str, cx: ToolCx, args: Value) -> Result<ToolOutput, ToolError> {
+        self.toolbox.call_allowed(&self.policy, name, cx, args, None).await
     }
 }

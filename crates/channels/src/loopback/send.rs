@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use clawstead_terms::{Failure, Outcome, Part};
+use clawstead_terms::{EffectClass, Failure, Outcome, Part};
 use clawstead_world::{HttpError, World};
 
 use super::config::Config;
@@ -22,6 +22,10 @@ pub struct Sender {
 
 #[async_trait]
 impl Outlet for Sender {
+    fn class(&self) -> EffectClass {
+        EffectClass::Idempotent
+    }
+
     async fn send(&self, message: &Outbound) -> Sent {
         let text: Vec<&str> = message.body.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
         let target = &message.target;

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use clawstead_agent::{OutboxRow, OutboxState};
 use clawstead_channels::{Outbound, Outlet, Sent};
 use clawstead_state::{Batch, Scan, Table, TxError};
-use clawstead_terms::{AccountId, AgentId, ChannelId, EffectClass, Failure, Outcome, Unit};
+use clawstead_terms::{AccountId, AgentId, ChannelId, EffectClass, Failure, Outcome, RunId, Unit};
 use clawstead_world::{TaskKind, World};
 
 use crate::keeper::{self, Keeper};
@@ -117,6 +117,30 @@ impl Outbox {
         match tokio::time::timeout(limit, wait).await {
             Ok(done) => done,
             Err(_) => Ok(self.0.keeper.get(&unit, Table::Outbox, &key).await?.unwrap_or(row)),
+        }
+    }
+
+    /// Waits at most `limit` for the end of a run's reply; answers how it stands then, or none when it has none.
+    pub async fn ended(&self, agent: &AgentId, run: &RunId, limit: Duration) -> Option<OutboxRow> {
+        let unit = Unit::Agent(agent.clone());
+        let look = async || {
+            let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await.ok()?;
+            rows.into_iter().map(|row| row.value).find(|row| row.run_id == *run)
+        };
+        let wait = async {
+            loop {
+                let ended = self.0.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                match look().await {
+                    Some(row) if matches!(row.state, OutboxState::Queued | OutboxState::Sending) => ended.await,
+                    other => return other,
+                }
+            }
+        };
+        match tokio::time::timeout(limit, wait).await {
+            Ok(row) => row,
+            Err(_) => look().await,
         }
     }
 
