@@ -52,6 +52,7 @@ class App {
 
   readonly client: GatewayClient;
   readonly #chats = new Map<string, ChatStore>();
+  readonly #endings = new Map<string, () => void>();
   #identity: Promise<DeviceIdentity> | null = null;
   #credentials: Credentials = {};
   #sessionsTimer: ReturnType<typeof setTimeout> | null = null;
@@ -109,7 +110,7 @@ class App {
     this.sessions = [];
     this.sessionsLoaded = false;
     this.sessionKey = '';
-    this.#chats.clear();
+    for (const key of [...this.#chats.keys()]) this.#dropChat(key);
     this.client.stop();
   }
 
@@ -140,7 +141,7 @@ class App {
     if (chat) {
       this.#chats.delete(key);
     } else {
-      chat = new ChatStore(this, key);
+      chat = this.#newChat(key);
       if (this.#chats.size >= CHATS_MAX) {
         const [oldest] = this.#chats.keys();
         if (oldest !== undefined) this.#dropChat(oldest);
@@ -334,9 +335,20 @@ class App {
     }, REFRESH_DELAY_MS);
   }
 
+  #newChat(key: string): ChatStore {
+    let made: ChatStore | undefined;
+    // Its derived values must outlive the view that happens to ask first; hence a root of its own.
+    this.#endings.set(key, $effect.root(() => {
+      made = new ChatStore(this, key);
+    }));
+    return made as unknown as ChatStore;
+  }
+
   #dropChat(key: string): void {
     this.#chats.get(key)?.close();
     this.#chats.delete(key);
+    this.#endings.get(key)?.();
+    this.#endings.delete(key);
   }
 }
 

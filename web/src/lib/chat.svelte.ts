@@ -35,8 +35,11 @@ export class ChatStore {
   total = $state(0);
   draft = $state('');
 
+  // Stored turns do not depend on the words that stream in, so a long history is not grouped anew for each of them.
+  readonly #baseSeq = $derived(this.live?.baseSeq ?? null);
+  readonly #stored = $derived(entriesOf(withoutRun(this.messages, this.#baseSeq)));
   readonly entries: Entry[] = $derived.by(() => {
-    const entries = entriesOf(withoutRun(this.messages, this.live));
+    const entries = [...this.#stored];
     for (const input of this.pending) {
       entries.push({ kind: 'user', id: `pending:${input.runId}`, text: input.text, at: input.at, pending: true, attachments: [], from: '' });
     }

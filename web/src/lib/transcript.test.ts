@@ -106,8 +106,16 @@ describe('history', () => {
   });
 
   it('leaves out what a live run already shows, but no user message', () => {
-    const run = newRun('r', 1, 0);
-    expect(withoutRun([message('user', 1, 'a'), call, message('user', 5, 'b')], run).map((m) => m.__openclaw?.seq)).toEqual([1, 5]);
+    expect(withoutRun([message('user', 1, 'a'), call, message('user', 5, 'b')], 1).map((m) => m.__openclaw?.seq)).toEqual([1, 5]);
+  });
+
+  it('gives back the very same entries for unchanged messages, and a new one for a changed turn', () => {
+    const first = [message('user', 1, 'ls?'), call];
+    const before = entriesOf(first);
+    const after = entriesOf([...first, result]);
+    expect(after[0]).toBe(before[0]);
+    expect(after[1]).not.toBe(before[1]);
+    expect(entriesOf([...first, result])[1]).toStrictEqual(after[1]);
   });
 
   it('groups 2,000 messages in a blink', () => {

@@ -99,6 +99,8 @@ const ASSISTANT_ROLES = new Set(['assistant', 'toolResult', 'tool']);
 /** Groups stored messages into turns: what a person said, and everything the agent did about it. */
 export function entriesOf(messages: TranscriptMessage[]): Entry[] {
   const entries: Entry[] = [];
+  const used = new Set<string>();
+  const sources = new Map<Entry, TranscriptMessage[]>();
   let turn: Extract<Entry, { kind: 'assistant' }> | null = null;
   let tools = new Map<string, ToolCall>();
 
@@ -107,17 +109,20 @@ export function entriesOf(messages: TranscriptMessage[]): Entry[] {
     const at = message.timestamp ?? 0;
     if (message.role === 'user') {
       turn = null;
-      entries.push({
-        kind: 'user', id: key, text: textOf(message.content), at, pending: false, attachments: attachmentsOf(message.content),
-        from: '',
-      });
+      const entry: Entry = {
+        kind: 'user', id: key, text: textOf(message.content), at, pending: false, attachments: attachmentsOf(message.content), from: '',
+      };
+      entries.push(entry);
+      sources.set(entry, [message]);
       return;
     }
     if (!ASSISTANT_ROLES.has(message.role)) {
       const text = textOf(message.content);
       if (!text) return;
       turn = null;
-      entries.push({ kind: 'notice', id: key, text, at });
+      const entry: Entry = { kind: 'notice', id: key, text, at };
+      entries.push(entry);
+      sources.set(entry, [message]);
       return;
     }
     const runId = message.__openclaw?.runId;
@@ -127,13 +132,33 @@ export function entriesOf(messages: TranscriptMessage[]): Entry[] {
         kind: 'assistant', id: runId ? `run:${runId}` : key, blocks: [], at, model: '', tokens: 0, note: '', error: '', live: false,
       };
       // Two turns of one run (a person wrote in between) must not share a key.
-      if (entries.some((entry) => entry.id === turn?.id)) turn.id = key;
+      if (used.has(turn.id)) turn.id = key;
+      used.add(turn.id);
       entries.push(turn);
+      sources.set(turn, []);
     }
+    sources.get(turn)?.push(message);
     if (message.role === 'assistant') addAssistant(turn, message, key, tools);
     else addToolResult(turn, message, key, tools);
   });
-  return entries.filter((entry) => entry.kind !== 'assistant' || entry.blocks.length > 0 || entry.error || entry.note);
+  return entries
+    .filter((entry) => entry.kind !== 'assistant' || entry.blocks.length > 0 || entry.error || entry.note)
+    .map((entry) => reused(entry, sources.get(entry) ?? []));
+}
+
+/** The entry last made of each first message, with all the messages it was made of. */
+const made = new WeakMap<TranscriptMessage, { entry: Entry; from: TranscriptMessage[] }>();
+
+/** The very same entry as before when nothing it is made of changed, so that the page has nothing to redraw. */
+function reused(entry: Entry, from: TranscriptMessage[]): Entry {
+  const [first] = from;
+  if (!first) return entry;
+  const before = made.get(first);
+  if (before && before.entry.id === entry.id && before.from.length === from.length && before.from.every((message, index) => message === from[index])) {
+    return before.entry;
+  }
+  made.set(first, { entry, from });
+  return entry;
 }
 
 function addAssistant(
@@ -354,10 +379,10 @@ export function entryOfRun(run: LiveRun): Extract<Entry, { kind: 'assistant' }> 
   };
 }
 
-/** Stored messages that the live run already shows are left out. */
-export function withoutRun(messages: TranscriptMessage[], run: LiveRun | null): TranscriptMessage[] {
-  if (!run) return messages;
+/** Stored messages that a live run begun after `baseSeq` already shows are left out. */
+export function withoutRun(messages: TranscriptMessage[], baseSeq: number | null): TranscriptMessage[] {
+  if (baseSeq === null) return messages;
   return messages.filter(
-    (message) => message.role === 'user' || message.__openclaw?.seq === undefined || message.__openclaw.seq <= run.baseSeq,
+    (message) => message.role === 'user' || message.__openclaw?.seq === undefined || message.__openclaw.seq <= baseSeq,
   );
 }
