@@ -205,6 +205,7 @@ async fn keys_take_turns_and_their_rests_survive_a_restart() {
     assert_eq!(two["disabledReason"], "billing");
     assert!(two["disabledUntil"].as_i64().unwrap() - two["lastFailureAt"].as_i64().unwrap() == 5 * 3_600_000);
     assert!(rows.values().all(|r| !r.contains("key-")), "no secrets are stored");
+    assert_eq!(models.health_rows().into_iter().filter(|(k, _)| rows.contains_key(k)).count(), 2);
     // Another process takes the rows: only the third key is used.
     let again = Models::new(world(), input).with_health(kept, rows);
     assert_eq!(again.ask(&chain(&["h/m"]), hello(), &()).await.unwrap().profile, "h:config");
@@ -273,7 +274,7 @@ async fn an_environment_key_chooses_the_model_but_never_leaves_for_another_addre
     let elsewhere = ModelsInput::read(&json!({"models": {"providers": {"openai": {"baseUrl": "http://192.168.1.2/v1"}}}}), None, &env);
     let models = Models::new(World::simulated(7), elsewhere);
     let profiles = models.profiles("openai", None, clawstead_terms::Millis(0));
-    assert!(profiles.iter().all(|p| p.secret.reveal().is_empty()), "{profiles:?}");
+    assert!(profiles.iter().all(|p| p.secret.expose().is_empty()), "{profiles:?}");
 }
 
 #[tokio::test]
@@ -310,4 +311,25 @@ async fn a_server_found_on_this_machine_becomes_the_default() {
     assert!(server.seen()[0].0.starts_with("GET /api/tags "));
     let answer = models.ask(&ModelChain::default(), hello(), &()).await;
     assert!(answer.is_err() && server.seen()[1].0.starts_with("POST /v1/chat/completions "), "the compatible path is used for asking");
+}
+
+#[test]
+fn a_loaded_config_is_read() {
+    use clawstead_config::{DevFlag, Env, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
+    let env = Env::from_pairs([("HOME", "/home/ann"), ("LITELLM_KEY", "sk-from-env"), ("GROQ_API_KEY", "gsk-x")]);
+    let paths = Paths::resolve(Profile::from_flags(None, DevFlag::Off).unwrap(), &env);
+    let text = br#"{
+        agents: { defaults: { model: "litellm/agent/steward", models: { "litellm/small": { alias: "Tiny" } } }, list: [{ id: "jerry" }] },
+        models: { providers: { litellm: { baseUrl: "http://127.0.0.1:4000/", apiKey: "${LITELLM_KEY}", api: "openai-completions",
+            models: [{ id: "agent/steward", name: "Steward", contextWindow: 9000 }] } } },
+    }"#;
+    let loaded = Snapshot::from_bytes(text, &paths, &env, ReadOptions::default()).load(Strictness::Tolerant, SecretOptions::default()).unwrap();
+    let input = ModelsInput::from_config(&loaded.config, None);
+    assert_eq!(input.warnings, Vec::<String>::new());
+    assert_eq!(input.chain, Some(ModelChain::only("litellm/agent/steward")));
+    assert_eq!(input.aliases["tiny"], "litellm/small");
+    let litellm = &input.providers["litellm"];
+    assert_eq!((litellm.base_url.as_deref(), litellm.api_keys[0].expose()), (Some("http://127.0.0.1:4000"), "sk-from-env"));
+    assert_eq!((litellm.models[0].id.as_str(), litellm.models[0].context_window), ("agent/steward", Some(9_000)));
+    assert_eq!(input.env_keys["groq"].expose(), "gsk-x");
 }

@@ -104,6 +104,11 @@ impl Health {
         }
     }
 
+    /// Everything that is stored, for the registry that a reload of the config builds.
+    pub(crate) fn rows(&self) -> Vec<(String, String)> {
+        self.profiles.iter().map(|(profile, stats)| row(profile, stats)).collect()
+    }
+
     pub(crate) fn stats(&self, profile: &str) -> Option<&ProfileStats> {
         self.profiles.get(profile)
     }

@@ -1,33 +1,11 @@
 //! What the registry needs from the configuration, as plain data, and its reader.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
+use clawstead_config::{Config, Secret};
 use serde_json::{Map, Value};
 
 use crate::catalog;
-
-/// A key or token. Never shown.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Models to try, in order, as the config names them: `provider/model`, an alias or a bare model id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,6 +167,12 @@ pub struct ModelsInput {
 }
 
 impl ModelsInput {
+    /// Reads a loaded config, and the value of an `auth-profiles.json` where there is one.
+    #[must_use]
+    pub fn from_config(config: &Config, auth_profiles: Option<&Value>) -> Self {
+        Self::read(config.root(), auth_profiles, &|name| config.env.get(name).map(str::to_owned))
+    }
+
     /// Reads a whole config (includes and `${ENV}` done), the text of an `auth-profiles.json` where there is one,
     /// and the environment through `env`. Never fails; what it cannot use becomes a warning.
     #[must_use]
@@ -265,13 +249,13 @@ impl ModelsInput {
             match auth.get("mode").and_then(Value::as_str) {
                 Some("authorization-bearer") => {
                     if let Some(token) = value("token") {
-                        out.headers.insert("authorization".into(), Secret::new(format!("Bearer {}", token.reveal())));
+                        out.headers.insert("authorization".into(), Secret::new(format!("Bearer {}", token.expose())));
                     }
                 }
                 Some("header") => {
                     if let (Some(name), Some(v)) = (auth.get("headerName").and_then(Value::as_str), value("value")) {
                         let prefix = auth.get("prefix").and_then(Value::as_str).unwrap_or_default();
-                        out.headers.insert(name.to_owned(), Secret::new(format!("{prefix}{}", v.reveal())));
+                        out.headers.insert(name.to_owned(), Secret::new(format!("{prefix}{}", v.expose())));
                     }
                 }
                 _ => {}

@@ -38,7 +38,7 @@ pub use ask::{Answer, AskError, CANDIDATES_MAX, FallbackEvent, Observer, ROUNDS_
 pub use discovery::{LIST_KEPT_MS, LIST_TIMEOUT_MS, LISTED_MAX, PROBE_TIMEOUT_MS, Refresh};
 pub use endpoint::{ANSWER_BYTES_MAX, EVENT_TIMEOUT_MS, Endpoint, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS};
 pub use health::{HealthLog, ModelRest, NoHealthLog, ProfileStats};
-pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id};
+pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, provider_id};
 pub use models::{ModelRef, ModelRow, Models, ResolveError};
 pub use openai_chat::OpenAiChat;
 pub use openai_responses::OpenAiResponses;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use clawstead_config::Secret;
 use clawstead_terms::Millis;
 use clawstead_world::World;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -19,7 +20,7 @@ use crate::{
     discovery::Found,
     endpoint::{EVENT_TIMEOUT_MS, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
     health::{Health, NoHealthLog, ProfileStats},
-    input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, Secret, provider_id},
+    input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, provider_id},
     openai_chat::OpenAiChat,
     openai_responses::OpenAiResponses,
     spec::{Compat, Cost},
@@ -175,6 +176,12 @@ impl Models {
             }
         }
         self
+    }
+
+    /// The memory of failures as rows: hand them to [`Models::with_health`] of the registry that a reload builds.
+    #[must_use]
+    pub fn health_rows(&self) -> Vec<(String, String)> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).rows()
     }
 
     /// Adds a provider of the caller's own, for tests and simulations. A model without a spec here is unknown
@@ -373,7 +380,7 @@ impl Models {
             list.sort_by_key(|p| (sticky != Some(p.id.as_str()), p.kind, health.stats(&p.id).map_or(0, |s| s.last_used)));
         }
         if list.is_empty() && !entry.needs_key {
-            list.push(Profile { id: format!("{provider}:none"), kind: ProfileKind::ApiKey, secret: Secret::default(), expires_at: 0 });
+            list.push(Profile { id: format!("{provider}:none"), kind: ProfileKind::ApiKey, secret: Secret::new(""), expires_at: 0 });
         }
         list
     }
@@ -420,7 +427,7 @@ impl Models {
             headers.insert(name, value);
             Ok(())
         };
-        let key = profile.secret.reveal();
+        let key = profile.secret.expose();
         let token = profile.kind != ProfileKind::ApiKey || key.starts_with("sk-ant-oat");
         if !key.is_empty() {
             secrets.push(key.to_owned());
@@ -441,8 +448,8 @@ impl Models {
             }
         }
         for (name, value) in &entry.headers {
-            secrets.push(value.reveal().to_owned());
-            set(name, value.reveal())?;
+            secrets.push(value.expose().to_owned());
+            set(name, value.expose())?;
         }
         for (name, value) in &spec.headers {
             set(name, value)?;
