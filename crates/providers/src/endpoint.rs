@@ -47,8 +47,6 @@ pub struct Endpoint {
     pub headers: HeaderMap,
     /// Never shown; replaced in the server's words.
     pub secrets: Vec<String>,
-    /// True when the key is an OAuth or setup token.
-    pub token: bool,
     /// Time until the response head, milliseconds.
     pub head_timeout_ms: u64,
     /// Time between two pieces, milliseconds.

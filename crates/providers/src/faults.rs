@@ -20,7 +20,6 @@ pub(crate) fn endpoint(url: &str, dialect: Dialect) -> Endpoint {
         base_url: url.into(),
         headers,
         secrets: vec![KEY.into()],
-        token: false,
         head_timeout_ms: 300,
         idle_timeout_ms: 300,
         event_timeout_ms: 60_000,

@@ -461,7 +461,6 @@ impl Models {
             base_url: entry.base_url.clone(),
             headers,
             secrets,
-            token,
             head_timeout_ms: entry.head_timeout_ms,
             idle_timeout_ms: entry.idle_timeout_ms,
             event_timeout_ms: EVENT_TIMEOUT_MS.max(entry.idle_timeout_ms),

@@ -23,6 +23,10 @@ fn program(variable: &str) -> Option<PathBuf> {
     let found = std::env::var_os(variable).map(PathBuf::from).filter(|p| p.exists());
     if found.is_none() {
         eprintln!("SKIPPED: {variable} does not name a program; nothing was tested against the real server");
+        // `cargo xtask test` counts the lines of this file.
+        if let Some(mut file) = std::env::var_os("CLAWSTEAD_SKIPS").and_then(|path| std::fs::File::options().append(true).create(true).open(path).ok()) {
+            let _ = std::io::Write::write_all(&mut file, format!("providers\t{variable}\tdoes not name a program\n").as_bytes());
+        }
     }
     found
 }

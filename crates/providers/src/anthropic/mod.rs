@@ -18,7 +18,7 @@ pub struct Anthropic {
 #[async_trait]
 impl Provider for Anthropic {
     async fn stream(&self, ask: Ask) -> Result<ChunkStream, ProviderError> {
-        let body = request::body(&ask, &self.endpoint.spec, self.endpoint.token);
+        let body = request::body(&ask, &self.endpoint.spec);
         let path = if self.endpoint.base_url.ends_with("/v1") { "/messages" } else { "/v1/messages" };
         self.endpoint.ask(path, body, decode::Decoder::new(self.endpoint.rng.clone())).await
     }
@@ -27,5 +27,5 @@ impl Provider for Anthropic {
 /// The body alone, for tests across dialects.
 #[cfg(test)]
 pub(crate) fn body(ask: &Ask, spec: &crate::ModelSpec) -> Vec<u8> {
-    request::body(ask, spec, false)
+    request::body(ask, spec)
 }

@@ -13,8 +13,6 @@ const MARK_SHORT: &[u8] = br#","cache_control":{"type":"ephemeral"}"#;
 const MARK_LONG: &[u8] = br#","cache_control":{"type":"ephemeral","ttl":"1h"}"#;
 /// No mark.
 const NO_MARK: &[u8] = b"";
-/// What subscription tokens must say they are.
-const TOKEN_IDENTITY: &str = "You are Claude Code, Anthropic's official CLI for Claude.";
 /// The smallest budget for reasoning that is accepted, tokens.
 const BUDGET_MIN: u32 = 1_024;
 /// A reasoning signature that begins like this is the payload of a redacted block.
@@ -23,7 +21,7 @@ pub(crate) const REDACTED: &str = "redacted:";
 /// The request body. Tools, system prompt and conversation are marked for the prompt cache at three places: after
 /// the system prompt (which covers the tools before it) and after the last two turns of the user. The config's
 /// `cacheRetention` (`none`, `short`, `long`) chooses the mark.
-pub(crate) fn body(ask: &Ask, spec: &ModelSpec, token: bool) -> Vec<u8> {
+pub(crate) fn body(ask: &Ask, spec: &ModelSpec) -> Vec<u8> {
     debug_assert_eq!(spec.dialect, Dialect::Anthropic);
     let mark = match ask.params.as_ref().and_then(|p| p.get("cacheRetention")).and_then(serde_json::Value::as_str) {
         Some("none") => NO_MARK,
@@ -41,10 +39,10 @@ pub(crate) fn body(ask: &Ask, spec: &ModelSpec, token: bool) -> Vec<u8> {
     let max_tokens = if let Thinking::Budget(_) = thinking { max_tokens.max(2 * BUDGET_MIN) } else { max_tokens };
     fields.raw("max_tokens", &max_tokens.to_string());
     fields.raw("stream", "true");
-    system(&mut fields, ask, token, mark);
+    system(&mut fields, ask, mark);
     if !ask.tools.is_empty() {
         if let Some(out) = fields.key("tools") {
-            tools(out, ask, if is_blank(&ask.system) && !token { mark } else { NO_MARK });
+            tools(out, ask, if is_blank(&ask.system) { mark } else { NO_MARK });
         }
         tool_choice(&mut fields, ask.tool_choice.as_deref());
     }
@@ -120,25 +118,17 @@ fn exchange_without_reasoning(pieces: &[Piece<'_>]) -> bool {
     !matches!(pieces[start], Piece::Reasoning { .. })
 }
 
-fn system(fields: &mut Fields<'_>, ask: &Ask, token: bool, mark: &[u8]) {
-    if is_blank(&ask.system) && !token {
+fn system(fields: &mut Fields<'_>, ask: &Ask, mark: &[u8]) {
+    if is_blank(&ask.system) {
         return;
     }
-    if mark.is_empty() && !token {
+    if mark.is_empty() {
         // Plain text passes through more proxies than a list of blocks.
         return fields.str("system", &ask.system);
     }
     let Some(out) = fields.key("system") else { return };
     out.push(b'[');
-    if token {
-        text_block(out, TOKEN_IDENTITY, NO_MARK);
-    }
-    if !is_blank(&ask.system) {
-        if token {
-            out.push(b',');
-        }
-        text_block(out, &ask.system, mark);
-    }
+    text_block(out, &ask.system, mark);
     out.push(b']');
 }
 

@@ -17,7 +17,7 @@ fn spec() -> ModelSpec {
 }
 
 fn sent(ask: &Ask, spec: &ModelSpec) -> Value {
-    serde_json::from_slice(&request::body(ask, spec, false)).unwrap()
+    serde_json::from_slice(&request::body(ask, spec)).unwrap()
 }
 
 fn replay(events: &[Value]) -> Result<Vec<Chunk>, crate::sort::Fault> {
@@ -101,13 +101,6 @@ fn the_config_chooses_how_long_the_cache_holds() {
     assert_eq!((none["system"].as_str(), none["top_k"].as_u64(), none.get("cacheRetention")), (Some("You are a test."), Some(3), None));
     assert!(!none.to_string().contains("cache_control"));
     assert_eq!(with("long")["system"][0]["cache_control"], json!({"type": "ephemeral", "ttl": "1h"}));
-}
-
-#[test]
-fn a_token_says_what_it_is_for() {
-    let body: Value = serde_json::from_slice(&request::body(&ask(vec![user("q")]), &spec(), true)).unwrap();
-    assert!(body["system"][0]["text"].as_str().unwrap().starts_with("You are Claude Code"));
-    assert_eq!(body["system"][1]["text"], "You are a test.");
 }
 
 #[test]
