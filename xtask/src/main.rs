@@ -3,7 +3,6 @@
 mod bench;
 mod engines;
 mod floors;
-mod postgres;
 mod run;
 mod test;
 

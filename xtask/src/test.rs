@@ -20,7 +20,6 @@ use serde_json::Value;
 
 use crate::{
     engines::{Fetch, Found, prepare},
-    postgres::Postgres,
     run::{End, logged, tail, which},
 };
 
@@ -46,7 +45,6 @@ struct Run<'a> {
     logs: PathBuf,
     skips: PathBuf,
     variables: BTreeMap<String, PathBuf>,
-    postgres: Option<Postgres>,
     suites: Vec<Suite>,
     skips_seen: usize,
 }
@@ -79,9 +77,8 @@ pub fn command(repo: &Path, args: &[String]) -> anyhow::Result<bool> {
     fs::create_dir_all(&logs)?;
     let skips = logs.join("skips.tsv");
     fs::write(&skips, "")?;
-    let Found { variables, mut missing } = found;
-    let mut run = Run { repo, target, logs, skips, variables, postgres: None, suites: Vec::new(), skips_seen: 0 };
-    run.start_postgres(&mut missing);
+    let Found { variables, missing } = found;
+    let mut run = Run { repo, target, logs, skips, variables, suites: Vec::new(), skips_seen: 0 };
     let programs = run.build()?;
     if wanted.filter.is_none() {
         run.repository();
@@ -95,7 +92,6 @@ pub fn command(repo: &Path, args: &[String]) -> anyhow::Result<bool> {
         run.doc_tests()?;
         run.web()?;
     }
-    drop(run.postgres.take());
     Ok(run.report(&missing, began.elapsed()))
 }
 
@@ -108,21 +104,6 @@ struct Program {
 }
 
 impl Run<'_> {
-    fn start_postgres(&mut self, missing: &mut Vec<(String, String)>) {
-        let Some(program) = self.variables.get("CLAWSTEAD_POSTGRES").cloned() else { return };
-        match Postgres::start(&program, &self.logs) {
-            Ok(server) => {
-                self.variables.insert("CLAWSTEAD_POSTGRES_URL".into(), server.url.clone().into());
-                self.postgres = Some(server);
-            }
-            Err(why) => {
-                let why = format!("{why:#}").replace('\n', " ");
-                println!("SKIPPED: postgres: {why}");
-                missing.push(("postgres".into(), why));
-            }
-        }
-    }
-
     /// Builds every library, program, test and example once and lists the test programs.
     fn build(&mut self) -> anyhow::Result<Vec<Program>> {
         let began = Instant::now();

@@ -122,6 +122,62 @@ pub async fn run_all(cli: &Cli, commands: &[Command]) -> anyhow::Result<(Vec<Rec
     Ok((recorded, outputs))
 }
 
+/// What is wrong with an answer, and which second-level keys it does not give.
+#[must_use]
+pub fn compare(want: &Recorded, have: &Recorded, ran: &Ran) -> (Vec<String>, BTreeSet<String>) {
+    let name = &want.name;
+    if want.code != have.code {
+        let said = format!("{name}: exit code {:?}, the original {:?}\n  stdout: {}\n  stderr: {}", have.code, want.code, ran.stdout.trim(), ran.stderr.trim());
+        return (vec![said], BTreeSet::new());
+    }
+    let mut wrong = Vec::new();
+    if want.error != have.error {
+        wrong.push(format!("{name}: error {:?}, the original {:?}", have.error, want.error));
+    }
+    let top = |one: &Recorded| one.shape.iter().filter(|path| !path.contains('.')).cloned().collect::<BTreeSet<_>>();
+    let missing: Vec<_> = top(want).difference(&top(have)).cloned().collect();
+    if !missing.is_empty() {
+        wrong.push(format!("{name}: keys missing: {}", missing.join(", ")));
+    }
+    let kinds: Vec<_> = want.kinds.difference(&have.kinds).filter(|kind| !missing.iter().any(|key| kind.starts_with(&format!("{key}:")))).cloned().collect();
+    if !kinds.is_empty() {
+        wrong.push(format!("{name}: another type, or null: {}", kinds.join(", ")));
+    }
+    (wrong, want.shape.difference(&have.shape).filter(|path| path.contains('.')).cloned().collect())
+}
+
+/// The recording.
+///
+/// # Errors
+/// When the file is missing or no recording.
+pub fn recorded() -> anyhow::Result<Vec<Recorded>> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/openclaw-cli.json"))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Runs all commands and compares each answer with the recording. Answers what is wrong.
+///
+/// # Errors
+/// When a command cannot be run, or the recording has other commands.
+pub async fn check_all(cli: &Cli) -> anyhow::Result<Vec<String>> {
+    let (ours, outputs) = run_all(cli, COMMANDS).await?;
+    let golden = recorded()?;
+    anyhow::ensure!(golden.iter().map(|one| &one.name).eq(ours.iter().map(|one| &one.name)), "the recording has other commands: run record-cli");
+    let mut wrong = Vec::new();
+    let (mut want_paths, mut missing_paths) = (0, 0);
+    for (want, (have, ran)) in golden.iter().zip(ours.iter().zip(&outputs)) {
+        let (mut found, deeper) = compare(want, have, ran);
+        wrong.append(&mut found);
+        want_paths += want.shape.len();
+        missing_paths += deeper.len();
+        if !deeper.is_empty() {
+            println!("{}: second-level keys not given: {}", want.name, deeper.into_iter().collect::<Vec<_>>().join(" "));
+        }
+    }
+    println!("{} of {want_paths} recorded key paths are there", want_paths - missing_paths);
+    Ok(wrong)
+}
+
 /// Key paths two levels deep.
 #[must_use]
 pub fn shape(value: &Value) -> BTreeSet<String> {
