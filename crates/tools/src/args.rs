@@ -21,7 +21,12 @@ pub fn as_object(tool: &str, args: Value) -> Result<Map<String, Value>, ToolErro
 /// Turns a decoding error into a sentence that names the field.
 pub fn explain(tool: &str, schema: &Value, args: &Map<String, Value>, err: &serde_json::Error) -> ToolError {
     let properties = schema.get("properties").and_then(Value::as_object);
+    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, value) in args {
+        // Every field that may be absent may be null too.
+        if value.is_null() && !required.contains(&name.as_str()) {
+            continue;
+        }
         let Some(wanted) = properties.and_then(|p| p.get(name)) else { continue };
         let kinds = kinds(wanted);
         if !kinds.is_empty() && !kinds.iter().any(|k| fits(k, value)) {
@@ -77,9 +82,9 @@ mod tests {
 
     #[test]
     fn the_field_is_named() {
-        let schema = json!({"properties": {"path": {"type": "string"}, "limit": {"type": ["integer", "null"]}, "mode": {"enum": ["a", "b"]}}});
+        let schema = json!({"required": ["path"], "properties": {"path": {"type": "string"}, "limit": {"type": "integer"}, "mode": {"enum": ["a", "b"]}}});
         let err = serde_json::from_str::<u8>("x").unwrap_err();
-        for (args, field) in [(json!({"path": 1}), "`path`"), (json!({"path": "x", "limit": "9"}), "`limit`"), (json!({"mode": "c"}), "`mode`")] {
+        for (args, field) in [(json!({"path": 1}), "`path`"), (json!({"path": "x", "limit": "9"}), "`limit`"), (json!({"mode": "c"}), "`mode`"), (json!({"path": null}), "`path`")] {
             let text = explain("read", &schema, args.as_object().unwrap(), &err).to_string();
             assert!(text.contains(field), "{text}");
         }

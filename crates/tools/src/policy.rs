@@ -42,7 +42,7 @@ const SANDBOX_ALLOW: [&str; 13] = [
 /// What a sandboxed session may not use.
 const SANDBOX_DENY: [&str; 5] = ["browser", "canvas", "nodes", "cron", "gateway"];
 /// What sub-agents may not use: they work on one task and report once.
-const SUBAGENT_DENY: [&str; 8] = ["gateway", "agents_list", "session_status", "cron", "memory_search", "memory_get", "sessions_send", "message"];
+const SUBAGENT_DENY: [&str; 7] = ["gateway", "agents_list", "session_status", "cron", "memory_search", "memory_get", "sessions_send"];
 /// What sub-agents that may not spawn further ones may not use besides.
 const LEAF_DENY: [&str; 4] = ["subagents", "sessions_list", "sessions_history", "sessions_spawn"];
 

@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | `exec` | `internal.exec.policy` | `{agentId}` | `{file}`: the approvals file of [`crate::approvals::ApprovalsFile`]; an absent file is `{"version":1}` |
 //! | `exec` | `internal.exec.used` | `{agentId, pattern, command, resolvedPath}` | nothing; best effort, stamps `lastUsed*` of the entry |
-//! | `exec` | `exec.approval.request` | `{id, command, commandArgv, cwd, env (names only), host:"gateway", security, ask, agentId, sessionKey, resolvedPath, allowAlwaysPatterns, timeoutMs, twoPhase:true}` | `{id}`, or at once `{decision}` |
+//! | `exec` | `exec.approval.request` | `{id, command, commandPreview, commandArgv, cwd, env, host:"gateway", security, ask, agentId, sessionKey, resolvedPath, allowAlwaysPatterns, timeoutMs, twoPhase:true}` | `{id}`, or at once `{decision}` |
 //! | `exec` | `exec.approval.waitDecision` | `{id}` | `{decision}`: `allow-once`, `allow-always`, `deny` or null. On `allow-always` the gateway itself adds `allowAlwaysPatterns` to the agent's allowlist |
 //! | `exec` | `wake` | `{mode:"now", text, sessionKey, agentId}` | nothing; a background command ended (`tools.exec.notifyOnExit`) |
 //! | `sessions_list` | `sessions.list` | `{limit, activeMinutes?, agentId?, label?, search?, includeLastMessage?, includeDerivedTitles?}` | `{sessions[]}`; visibility (`tools.sessions.visibility`) is the method's |
@@ -60,8 +60,20 @@ const TOOLS: &[Make] = &[
     |s| Arc::new(crate::read::Read { places: s.places.clone() }),
     |s| Arc::new(crate::write::Write { places: s.places.clone() }),
     |s| Arc::new(crate::edit::Edit { places: s.places.clone() }),
+    |s| Arc::new(crate::ls::Ls { places: s.places.clone() }),
     |s| Arc::new(crate::exec::Exec { places: s.places.clone(), sessions: s.sessions.clone() }),
     |s| Arc::new(crate::process::Process { sessions: s.sessions.clone() }),
+    |_| Arc::new(crate::web_fetch::WebFetch),
+    |s| Arc::new(crate::memory_search::MemorySearch { places: s.places.clone() }),
+    |s| Arc::new(crate::memory_get::MemoryGet { places: s.places.clone() }),
+    |_| Arc::new(crate::sessions_list::SessionsList),
+    |_| Arc::new(crate::sessions_history::SessionsHistory),
+    |_| Arc::new(crate::sessions_send::SessionsSend),
+    |_| Arc::new(crate::sessions_spawn::SessionsSpawn),
+    |_| Arc::new(crate::session_status::SessionStatus),
+    |_| Arc::new(crate::agents_list::AgentsList),
+    |_| Arc::new(crate::cron::Cron),
+    |_| Arc::new(crate::message::SendMessage),
 ];
 
 /// Most different offers that are kept ready; more agents with more different policies build theirs anew.

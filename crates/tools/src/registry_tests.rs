@@ -95,7 +95,7 @@ fn an_offer_follows_the_policy_and_is_kept() {
     let policy = ToolPolicy::of(&crate::policy::PolicyInput { global: Some(&json!({"allow": ["group:fs"]})), ..Default::default() });
     let some = toolbox.offer(&policy);
     let names: Vec<&str> = some.iter().map(|d| d.name.as_str()).collect();
-    assert_eq!(names, ["read", "write", "edit"]);
+    assert_eq!(names, ["read", "write", "edit", "ls"]);
     assert!(Arc::ptr_eq(&some, &toolbox.offer(&policy)));
 }
 
@@ -106,6 +106,9 @@ fn every_tool_has_a_schema_a_model_can_read() {
         let schema = &definition.parameters;
         assert_eq!(schema["type"], "object", "{}", definition.name);
         assert!(!schema.to_string().contains("$ref"), "{}: {schema}", definition.name);
+        for odd in ["oneOf", "anyOf", "allOf", "\"null\""] {
+            assert!(!schema.to_string().contains(odd), "{}: {schema}", definition.name);
+        }
         for (name, property) in schema["properties"].as_object().unwrap() {
             assert!(property["description"].is_string(), "{}.{name} has no description", definition.name);
         }

@@ -207,7 +207,9 @@ impl<T: Tool> AnyTool for T {
         if let Some(object) = schema.as_object_mut() {
             object.remove("$schema");
             object.remove("title");
+            object.entry("properties").or_insert_with(|| Value::Object(serde_json::Map::new()));
         }
+        crate::schema::simplify(&mut schema);
         schema
     }
 

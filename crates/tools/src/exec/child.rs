@@ -193,6 +193,50 @@ impl Drop for Running {
     }
 }
 
+/// A small process that kills a command's group when the gateway is gone: it waits at a pipe whose other end only
+/// the gateway holds, and the kernel closes that end however the gateway dies.
+pub struct Watchdog {
+    child: Child,
+    /// Closed by its drop, or by the end of this process.
+    leash: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    /// Starts one for a group.
+    ///
+    /// # Errors
+    /// When the system cannot start it.
+    pub fn start(group: i32) -> io::Result<Self> {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg("read -r word || kill -KILL \"-$1\"").arg("watchdog").arg(group.to_string());
+        command.env_clear().env("PATH", "/usr/bin:/bin").current_dir("/").process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let leash = child.stdin.take();
+        Ok(Self { child, leash })
+    }
+
+    /// Ends it: the command is over, nothing is to be killed.
+    pub async fn dismiss(mut self) {
+        // Killed before the pipe closes, so that it never acts.
+        let _ = self.child.kill().await;
+        drop(self.leash.take());
+    }
+
+    /// What the death of the gateway does.
+    #[cfg(test)]
+    pub async fn let_go(mut self) {
+        drop(self.leash.take());
+        let _ = self.child.wait().await;
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+    }
+}
+
 async fn drain(mut from: impl AsyncRead + Unpin, output: Arc<Mutex<Output>>) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {

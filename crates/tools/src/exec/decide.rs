@@ -122,6 +122,13 @@ impl Plan {
         Ok(Self { stages })
     }
 
+    /// The command written anew from what will run: programs by their real paths, arguments quoted.
+    #[must_use]
+    pub fn preview(&self) -> String {
+        let stage = |s: &Stage| words::join(&std::iter::once(s.program.real.display().to_string()).chain(s.args.iter().cloned()).collect::<Vec<_>>());
+        self.stages.iter().map(stage).collect::<Vec<_>>().join(" | ")
+    }
+
     /// Whether the files are still those that were looked at.
     #[must_use]
     pub fn unchanged(&self) -> bool {

@@ -259,8 +259,13 @@ impl Exec {
             }
         };
         let id = cx.world.rng.uuid();
+        // Written anew from the words that run, so that nobody approves a look-alike.
+        let preview = match job {
+            Job::Shell(text) => text.clone(),
+            Job::Plain(plan) => plan.preview(),
+        };
         let request = json!({
-            "id": id, "command": args.command, "commandArgv": argv, "cwd": cwd, "env": args.env, "host": "gateway",
+            "id": id, "command": args.command, "commandPreview": preview, "commandArgv": argv, "cwd": cwd, "env": args.env, "host": "gateway",
             "security": rules.security, "ask": rules.ask, "agentId": cx.agent, "sessionKey": cx.session, "resolvedPath": resolved,
             "allowAlwaysPatterns": patterns, "timeoutMs": APPROVAL_MS, "twoPhase": true,
         });

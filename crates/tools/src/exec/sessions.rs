@@ -19,7 +19,7 @@ use clawstead_terms::{AgentId, SessionKey};
 use clawstead_world::{Rng, TaskKind};
 
 use super::{
-    child::{Input, Job, Running, code_and_signal},
+    child::{Input, Job, Running, Watchdog, code_and_signal},
     output::Output,
 };
 use crate::{ToolCx, ToolError};
@@ -28,6 +28,8 @@ use crate::{ToolCx, ToolError};
 pub const RUNNING_MAX: usize = 64;
 /// Ended commands that are remembered.
 const ENDED_MAX: usize = 64;
+/// A command that runs longer than this gets a watchdog, which ends it when the gateway is killed.
+const WATCHDOG_AFTER: Duration = Duration::from_millis(500);
 /// Output named in the notice of a background command's end, bytes.
 const NOTICE_BYTES: usize = 800;
 
@@ -186,15 +188,31 @@ impl Sessions {
         tasks.spawn::<_, ToolError>(TaskKind::logged("exec"), async move {
             let mut running = running;
             let limit = tokio::time::sleep(start.limit);
-            let (status, reason) = tokio::select! {
+            let mut watchdog = None;
+            tokio::pin!(limit);
+            // Short commands are over before they need one.
+            let early = tokio::select! {
+                biased;
+                status = running.wait() => Some(status),
+                () = stopping.cancelled() => None,
+                true = asked(&mut stop_rx) => None,
+                () = tokio::time::sleep(WATCHDOG_AFTER.min(start.limit)) => {
+                    watchdog = Watchdog::start(running.pid()).ok();
+                    None
+                }
+            };
+            let (status, reason) = if let Some(status) = early { (status, None) } else { tokio::select! {
                 biased;
                 status = running.wait() => (status, None),
                 () = stopping.cancelled() => (running.kill().await, Some("stopped")),
                 // A sender that is gone means that nobody can ask any more, not that the command is to end.
                 true = asked(&mut stop_rx) => (running.kill().await, Some("killed")),
-                () = limit => (running.kill().await, Some("timeout")),
-            };
+                () = &mut limit => (running.kill().await, Some("timeout")),
+            } };
             running.finish().await;
+            if let Some(watchdog) = watchdog {
+                watchdog.dismiss().await;
+            }
             let duration_ms = u64::try_from(watched.started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let end = match status {
                 Ok(status) => {

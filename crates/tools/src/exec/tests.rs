@@ -99,6 +99,17 @@ async fn a_daemon_that_holds_the_pipe_does_not_hold_the_call() {
     std::process::Command::new("kill").arg(&seen).status().unwrap();
 }
 
+#[tokio::test]
+async fn a_dead_gateway_takes_its_commands_along() {
+    let mut group = tokio::process::Command::new("/bin/sh").args(["-c", "sleep 1000 & sleep 1000"]).process_group(0).spawn().unwrap();
+    let number = i32::try_from(group.id().unwrap()).unwrap();
+    super::child::Watchdog::start(number).unwrap().dismiss().await;
+    assert!(group.try_wait().unwrap().is_none(), "a dismissed one does nothing");
+    super::child::Watchdog::start(number).unwrap().let_go().await;
+    let status = group.wait().await.unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}
+
 fn allowlist(kit: &Kit, exec: Value, patterns: &[&str]) {
     kit.set(json!({"exec": exec}));
     let list: Vec<Value> = patterns.iter().map(|p| json!({"pattern": p})).collect();

@@ -89,9 +89,6 @@ pub fn split(text: &str) -> Result<Vec<Vec<String>>, NotPlain> {
                 Some('\n') => {}
                 Some('\0') => return Err(NotPlain::Shell("a NUL character")),
                 Some(escaped) => {
-                    if word.is_none() {
-                        bare = true;
-                    }
                     bare = false;
                     word.get_or_insert_default().push(escaped);
                 }
@@ -102,7 +99,6 @@ pub fn split(text: &str) -> Result<Vec<Vec<String>>, NotPlain> {
                     return Err(NotPlain::Shell("|| or |&"));
                 }
                 finish(&mut words, &mut word, bare)?;
-                bare = true;
                 if words.is_empty() {
                     return Err(NotPlain::Empty);
                 }
