@@ -10,10 +10,11 @@ import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 
 const { values: args } = parseArgs({ options: { shots: { type: 'string', default: '' }, chromium: { type: 'string', default: '/usr/bin/chromium' } } });
-const gateway = spawn(process.execPath, [fileURLToPath(new URL('fake-gateway.mjs', import.meta.url)), '--port', '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+const gateway = spawn(process.execPath, [fileURLToPath(new URL('fake-gateway.mjs', import.meta.url)), '--port', '0', '--refusals', '2'], { stdio: ['ignore', 'pipe', 'inherit'] });
 const url = await new Promise((resolve) => gateway.stdout.once('data', (data) => resolve(String(data).trim())));
 const browser = await chromium.launch({ executablePath: args.chromium, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking'] });
-const page = await browser.newPage({ viewport: { width: 1280, height: 820 } });
+const context = await browser.newContext({ viewport: { width: 1280, height: 820 } });
+const page = await context.newPage();
 page.setDefaultTimeout(10_000);
 const complaints = [];
 page.on('pageerror', (error) => complaints.push(error.message));
@@ -48,6 +49,25 @@ async function say(text) {
   await page.keyboard.press('Enter');
 }
 const idle = () => page.waitForFunction(() => !document.querySelector('article.agent.live') && !document.querySelector('.go.stop'));
+
+await check('a new device is told how to get approved, waits, and goes in by itself', async () => {
+  await page.goto(url.split('#')[0]);
+  await page.getByLabel('Gateway token or password').fill('demo');
+  await page.getByLabel(/Stay signed in/).check();
+  await page.getByRole('button', { name: 'Connect' }).click();
+  await page.getByText('openclaw devices approve request-1').waitFor();
+  await shot('f0-pairing');
+  await page.locator('nav .state.up').waitFor({ timeout: 15_000 });
+});
+
+await check('a new tab of a remembered browser signs in with the device’s own token', async () => {
+  const tab = await context.newPage();
+  await tab.goto(url.split('#')[0]);
+  await tab.locator('nav .state.up').waitFor();
+  const kept = await tab.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+  expect(!kept.includes('"demo"'), 'the shared token was kept');
+  await tab.close();
+});
 
 await check('a history of 1,000 messages opens at its end and pages back to its start, keeping the place', async () => {
   await page.goto(url);

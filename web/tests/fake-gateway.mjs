@@ -1,7 +1,9 @@
 // A small stand-in for the gateway, for work on the page: serves `dist`, speaks enough of protocol 4, and does what a
 // healthy gateway seldom does. It keeps nothing and runs no agent; the page's end-to-end test is meant for a real one.
 //
-//   node tests/fake-gateway.mjs --port 18799 --token demo
+//   node tests/fake-gateway.mjs --port 18799 --token demo [--refusals N]
+//
+// With --refusals a new device is told N times that it needs approval, and then counts as approved.
 //
 // It starts with a session of 1,000 messages and one device that waits for approval. Messages with a meaning:
 //   "use tool ..."   a tool call, which fails when the text says "fail"
@@ -17,7 +19,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { WebSocketServer } from 'ws';
 
-const { values: args } = parseArgs({ options: { port: { type: 'string', default: '18799' }, token: { type: 'string', default: 'demo' } } });
+const { values: args } = parseArgs({ options: { port: { type: 'string', default: '18799' }, token: { type: 'string', default: 'demo' }, refusals: { type: 'string', default: '0' } } });
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url));
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 const DER = Buffer.from('302a300506032b6570032100', 'hex');
@@ -35,6 +37,7 @@ const jobRuns = [];
 const log = ['{"time":"2026-01-01T00:00:00Z","level":"INFO","message":"started"}'];
 let pending = [{ requestId: randomUUID(), deviceId: 'a'.repeat(64), platform: 'MacIntel', clientId: 'openclaw-control-ui', role: 'operator', scopes: ['operator.read'], ts: Date.now() }];
 const paired = new Map();
+const asks = new Map();
 const sockets = new Set();
 
 function session(key) {
@@ -211,6 +214,11 @@ function hello(params, nonce) {
   if (!verify(null, Buffer.from(text), key, Buffer.from(device.signature, 'base64url'))) throw new Refusal('INVALID_REQUEST', 'device signature invalid', { code: 'DEVICE_AUTH_SIGNATURE_INVALID' });
   const own = createHash('sha256').update(`${device.id}:${args.token}`).digest('base64url');
   if (auth.token !== args.token && auth.deviceToken !== own) throw new Refusal('INVALID_REQUEST', 'unauthorized: gateway token mismatch', { code: 'AUTH_TOKEN_MISMATCH' });
+  const asked = (asks.get(device.id) ?? 0) + 1;
+  asks.set(device.id, asked);
+  if (asked <= Number(args.refusals)) {
+    throw new Refusal('NOT_PAIRED', 'pairing required: device is not approved yet', { code: 'PAIRING_REQUIRED', reason: 'not-paired', requestId: 'request-1', deviceId: device.id });
+  }
   paired.set(device.id, { deviceId: device.id, clientId: client.id, platform: client.platform, role, scopes, connected: true, lastSeenAtMs: Date.now() });
   return {
     type: 'hello-ok', protocol: 4, server: { version: '2026.9.6', connId: randomUUID() },
