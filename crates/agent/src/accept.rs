@@ -183,13 +183,13 @@ impl Lanes {
             return Ok(Some(Accepted::Duplicate(status)));
         }
         let key = &letter.to.session;
+        self.abort_queued(room, key, None, "stop").await?;
         if let Some(session) = room.live(key)
             && let Some(active) = lock(&session.active).as_mut()
         {
             active.abort.get_or_insert_with(|| "stop".into());
             session.wake.notify_one();
         }
-        self.abort_queued(room, key, None, "stop").await?;
         Ok(None)
     }
 

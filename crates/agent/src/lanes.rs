@@ -364,7 +364,16 @@ impl Lanes {
         }
         let mut stopped = Stopped::default();
         let mut waits = Vec::new();
-        if let Some(session) = room.live(key) {
+        let session = room.live(key);
+        let going = session.as_ref().and_then(|session| lock(&session.active).as_ref().map(|active| active.run_id.clone()));
+        // What waits goes first: otherwise the next one would begin the moment the running one ends.
+        let mut dropped = Vec::new();
+        if run.is_none() || run != going.as_ref() {
+            let named = run.cloned();
+            let (lanes, room, at, why) = (self.clone(), Arc::clone(&room), key.clone(), reason.to_owned());
+            dropped = self.shielded(async move { lanes.abort_queued(&room, &at, named.as_ref(), &why).await }).await?;
+        }
+        if let Some(session) = session {
             let mut active = lock(&session.active);
             if let Some(going) = active.as_mut()
                 && run.is_none_or(|run| *run == going.run_id)
@@ -375,10 +384,6 @@ impl Lanes {
                 session.wake.notify_one();
             }
         }
-        let named = run.cloned();
-        let (lanes, at, why) = (self.clone(), key.clone(), reason.to_owned());
-        let room_for_queue = Arc::clone(&room);
-        let dropped = self.shielded(async move { lanes.abort_queued(&room_for_queue, &at, named.as_ref(), &why).await }).await?;
         for (run, mut heard) in waits {
             let _ = tokio::time::timeout(ABORT_WAIT, heard.0.wait_for(Option::is_some)).await;
             stopped.runs.push(run);

@@ -209,6 +209,7 @@ impl Session {
             batch.ops.push(Op::Append { journal: journal.clone(), seq, event: line.clone() });
         }
         let mut reset = false;
+        let (count_before, updated_before) = (desk.row.message_count, desk.row.updated_at);
         let mut seqs = Vec::with_capacity(write.events.len());
         let outcome = async {
             for event in &write.events {
@@ -263,6 +264,7 @@ impl Session {
                 Ok(seqs)
             }
             Err(err) => {
+                (desk.row.message_count, desk.row.updated_at) = (count_before, updated_before);
                 while let Some(line) = noted.pop() {
                     ink.lines.push_front(line);
                 }
