@@ -7,11 +7,15 @@ use anyhow::{Context as _, bail};
 use crate::engines::{Fetch, prepare};
 
 /// Builds everything optimised and measures ours beside the original; writes `benches/results.md`.
-/// Arguments go to the benchmark (`--quick`, `--only <part>`, `--ours`).
+/// Arguments go to the benchmark: `--quick` (fewer repeats), `--short` (without the long parts), `--only ours|original`.
 ///
 /// # Errors
 /// When the build or a measurement fails.
 pub fn bench(repo: &Path, args: &[String]) -> anyhow::Result<()> {
+    // Said before minutes of building, not after.
+    if let Some(bad) = args.iter().find(|arg| !["--quick", "--short", "--only", "ours", "original"].contains(&arg.as_str())) {
+        bail!("unknown argument {bad}; usage: cargo xtask bench [--quick] [--short] [--only ours|original]");
+    }
     let found = prepare(repo, Fetch::Missing)?;
     cargo(repo, &["build", "--release", "-p", "clawstead-cli", "-p", "clawstead-harness"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
