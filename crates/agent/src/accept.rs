@@ -63,6 +63,7 @@ impl Lanes {
         }
         let now = self.now();
         let before = desk.row.clone();
+        let fresh = !desk.stored;
         let idle = !desk.lane && desk.queue.is_empty();
         let mut write = Write::default();
         write.events.push(JournalEvent::Accepted { letter: Box::new((*letter).clone()) });
@@ -120,7 +121,7 @@ impl Lanes {
             }
             self.nudge(&session, &settings, &desk.row, &letter);
         }
-        self.changed(&key, if before.updated_at == before.created_at && before.open.is_empty() { "create" } else { "send" }, Some(&desk.row));
+        self.changed(&key, if fresh { "create" } else { "send" }, Some(&desk.row));
         drop(desk);
         drop(session);
         self.evict(room);

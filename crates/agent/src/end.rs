@@ -39,19 +39,18 @@ impl Lanes {
         let mut run_row = None;
         let mut ended_row: Option<SessionRow> = None;
         let mut outbox = false;
-        let mut events = ending.events.clone();
         let stored = self
             .insist(room, session, |desk| {
                 let mut row = fresh_run(&desk.row, &begun.letter, request_hash(&begun.letter), begun.letter.at);
                 fill(&mut row, &ending, &begun, now, max);
                 end_row(&mut desk.row, &row, &ending, now);
                 let mut write = Write::default();
-                for event in &events {
+                for event in &ending.events {
                     if let JournalEvent::Said { message } = event {
                         note_message(&mut desk.row, message);
                     }
                 }
-                write.events.extend(events.iter().cloned());
+                write.events.extend(ending.events.iter().cloned());
                 write.events.push(JournalEvent::RunEnded { run_id: begun.run_id.clone(), at: now, end: ending.end.clone(), usage: ending.usage });
                 match put_run(&row) {
                     Ok(op) => write.ops.push(op),
@@ -70,10 +69,6 @@ impl Lanes {
                 write.ops.extend(replies);
                 run_row = Some(row);
                 ended_row = Some(desk.row.clone());
-                // A message that no store takes must not keep the session busy for ever: its second try goes without.
-                if write.events.iter().map(|event| if let JournalEvent::Said { message } = event { message.plain_text().len() } else { 0 }).sum::<usize>() > 8 * 1024 * 1024 {
-                    events.clear();
-                }
                 write
             })
             .await;

@@ -430,11 +430,12 @@ impl<'a> Drive<'a> {
                 let (lanes, room, session) = (self.lanes.clone(), Arc::clone(self.room), Arc::clone(self.session));
                 self.lanes.parts.world.tasks.spawn(TaskKind::logged("flush"), async move {
                     let mut desk = session.desk.lock().await;
-                    if session.has_notes() && !room.closed.is_cancelled() {
-                        if let Err(err) = session.commit(&room, &*lanes.parts.store, &mut desk, Write::default(), lanes.now()).await {
-                            // The lines stay noted; the next write of this session takes them along.
-                            tracing::warn!(session = %session.key, err = %err, "lines of a running turn wait for the store");
-                        }
+                    if session.has_notes()
+                        && !room.closed.is_cancelled()
+                        && let Err(err) = session.commit(&room, &*lanes.parts.store, &mut desk, Write::default(), lanes.now()).await
+                    {
+                        // The lines stay noted; the next write of this session takes them along.
+                        tracing::warn!(session = %session.key, err = %err, "lines of a running turn wait for the store");
                     }
                     Ok::<(), String>(())
                 });
@@ -577,7 +578,8 @@ impl<'a> Drive<'a> {
     /// rest waiting.
     async fn boundary(&mut self) -> Done {
         let now = self.lanes.now();
-        let mut taken = Vec::new();
+        // How many of the queue's front joined: counted while preparing, taken off when durable.
+        let joined = std::sync::atomic::AtomicUsize::new(0);
         let mut settled = Vec::new();
         let mut said: Vec<Message> = Vec::new();
         let (lanes, settings, begun) = (self.lanes, self.settings, self.begun);
@@ -589,9 +591,9 @@ impl<'a> Drive<'a> {
             return Done::Event(TurnEvent::Steered(0));
         }
         let stored = lanes
-            .insist(self.room, self.session, |desk| {
+            .insist_then(self.room, self.session, |desk| {
                 let mut write = Write::default();
-                taken.clear();
+                let mut taken = 0;
                 settled.clear();
                 said.clear();
                 for queued in desk.queue.clone() {
@@ -612,17 +614,16 @@ impl<'a> Drive<'a> {
                         lanes.merge(&mut desk.row, &queued, &begun.run_id, &mut write, now);
                         settled.push(crate::begin::merged_row(&desk.row, &queued, &begun.run_id, now));
                     }
-                    taken.push(queued.letter.run_id.clone());
+                    taken += 1;
                 }
+                joined.store(taken, Ordering::Relaxed);
                 write
+            }, |desk| {
+                desk.queue.drain(..joined.load(Ordering::Relaxed));
             })
             .await;
         if !stored {
             return Done::Halt;
-        }
-        {
-            let mut desk = self.session.desk.lock().await;
-            desk.queue.retain(|queued| !taken.contains(&queued.letter.run_id));
         }
         let position = self.session.ink().position.saturating_sub(said.len() as u64);
         for (number, message) in said.iter().enumerate() {
@@ -631,7 +632,7 @@ impl<'a> Drive<'a> {
         for row in &settled {
             self.lanes.announce_end(row);
         }
-        Done::Event(TurnEvent::Steered(taken.len()))
+        Done::Event(TurnEvent::Steered(joined.load(Ordering::Relaxed)))
     }
 
     async fn compact(&mut self) -> Done {
@@ -646,7 +647,18 @@ impl Lanes {
     /// Writes under the desk lock and insists while the store is away, full or behind: what is written here must not
     /// be lost. `prepare` changes the row and says what else to write; it runs again for every try. False when lanes
     /// stop or the agent was lost.
-    pub(crate) async fn insist(&self, room: &Arc<Room>, session: &Arc<Session>, mut prepare: impl FnMut(&mut crate::session::Desk) -> Write) -> bool {
+    pub(crate) async fn insist(&self, room: &Arc<Room>, session: &Arc<Session>, prepare: impl FnMut(&mut crate::session::Desk) -> Write) -> bool {
+        self.insist_then(room, session, prepare, |_| {}).await
+    }
+
+    /// The same; `settle` runs under the same lock when the write is durable.
+    pub(crate) async fn insist_then(
+        &self,
+        room: &Arc<Room>,
+        session: &Arc<Session>,
+        mut prepare: impl FnMut(&mut crate::session::Desk) -> Write,
+        settle: impl FnOnce(&mut crate::session::Desk),
+    ) -> bool {
         let mut pause = Duration::from_millis(50);
         loop {
             {
@@ -664,7 +676,10 @@ impl Lanes {
                     Err(err) => Err(err),
                 };
                 match result {
-                    Ok(()) => return true,
+                    Ok(()) => {
+                        settle(&mut desk);
+                        return true;
+                    }
                     Err(err) => tracing::warn!(session = %session.key, err = %err, "a running turn waits for the store"),
                 }
             }

@@ -59,12 +59,15 @@ pub struct Lanes {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// The row of a run that ended.
+type Ended = Option<Arc<RunRow>>;
+
 pub(crate) struct Inner {
     pub contexts: Contexts,
     pub rooms: RwLock<BTreeMap<AgentId, Arc<Room>>>,
     pub runs: Arc<Semaphore>,
     pub subagent_runs: Arc<Semaphore>,
-    pub watched: Mutex<HashMap<RunId, Arc<watch::Sender<Option<Arc<RunRow>>>>>>,
+    pub watched: Mutex<HashMap<RunId, Arc<watch::Sender<Ended>>>>,
     pub going: watch::Sender<usize>,
     /// Cancelled when lanes must stop: running turns are put aside.
     pub halt: CancellationToken,
@@ -335,7 +338,7 @@ impl Lanes {
         Ok(None)
     }
 
-    fn subscribe(&self, run: &RunId) -> Result<(watch::Receiver<Option<Arc<RunRow>>>, Unwatch), Failure> {
+    fn subscribe(&self, run: &RunId) -> Result<(watch::Receiver<Ended>, Unwatch), Failure> {
         let mut watched = lock(&self.inner.watched);
         if watched.len() >= WATCHED_RUNS_MAX && !watched.contains_key(run) {
             return Err(Failure::busy("too many callers wait for runs", 1_000));
@@ -428,7 +431,8 @@ struct Unwatch {
 impl Drop for Unwatch {
     fn drop(&mut self) {
         let mut watched = lock(&self.inner.watched);
-        if watched.get(&self.run).is_some_and(|sender| sender.receiver_count() <= 1) {
+        // Its own receiver is dropped before it.
+        if watched.get(&self.run).is_some_and(|sender| sender.receiver_count() == 0) {
             watched.remove(&self.run);
         }
     }

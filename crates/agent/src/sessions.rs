@@ -220,7 +220,7 @@ impl Lanes {
         if let Some(unread) = patch.unread {
             row.unread = unread;
         }
-        let known = serde_json::to_value(&SessionRow::new(key.clone(), "x".into(), now)).unwrap_or_default();
+        let known = serde_json::to_value(SessionRow::new(key.clone(), "x".into(), now)).unwrap_or_default();
         for (name, value) in patch.extra {
             if known.get(&name).is_some() || name == "open" {
                 desk.row = before;

@@ -27,6 +27,10 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_2c0a_58e3_4b7a_9d42_1c7e_a0b3_55d
 
 /// A tool's text beyond this many characters is cut in the middle.
 pub const RESULT_CHARS_MAX: usize = 120_000;
+/// Pictures of one tool result beyond this many bytes are left out: a message is one value of the store.
+pub const RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one answer of a model at most.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same calls this often in a row get an error instead of a run.
 pub const REPEATS_WARN: u32 = 4;
 /// The same calls this often in a row end the turn.
@@ -129,6 +133,7 @@ pub struct Turn {
     state: State,
     /// The answer that is coming.
     parts: Vec<Part>,
+    answer_bytes: usize,
     answer_usage: Option<Usage>,
     /// Number of the next message, for its id.
     number: u32,
@@ -154,6 +159,7 @@ impl Turn {
             plan,
             state: State::Fresh,
             parts: Vec::new(),
+            answer_bytes: 0,
             answer_usage: None,
             number,
             step,

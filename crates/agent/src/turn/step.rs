@@ -6,7 +6,7 @@ use clawstead_terms::{
 };
 
 use super::{
-    Call, CallState, CallTool, Command, Durability, Ending, REPEATS_MAX, REPEATS_WARN, RESULT_CHARS_MAX, STREAM_RETRIES_MAX, Seen, State, Turn, TurnEvent,
+    ANSWER_BYTES_MAX, Call, CallState, CallTool, Command, Durability, Ending, REPEATS_MAX, REPEATS_WARN, RESULT_BYTES_MAX, RESULT_CHARS_MAX, STREAM_RETRIES_MAX, Seen, State, Turn, TurnEvent,
     effect_id, message_id, stop_of, text_of,
 };
 use crate::silence;
@@ -98,6 +98,7 @@ impl Turn {
     }
 
     fn forget_answer(&mut self) {
+        self.answer_bytes = 0;
         self.parts.clear();
         self.answer_usage = None;
     }
@@ -108,6 +109,16 @@ impl Turn {
     }
 
     fn chunk(&mut self, chunk: Chunk, now: Millis, out: &mut Vec<Command>) {
+        self.answer_bytes += match &chunk {
+            Chunk::Text(text) | Chunk::Thinking(text) | Chunk::ThinkingSignature(text) => text.len(),
+            Chunk::ToolCall { arguments, .. } => arguments.to_string().len(),
+            Chunk::Usage(_) | Chunk::Done(_) => 0,
+        };
+        if self.answer_bytes > ANSWER_BYTES_MAX {
+            self.parts.clear();
+            self.fail("model", Failure::new(FailureCode::Unavailable, format!("the model's answer is longer than {ANSWER_BYTES_MAX} bytes")), now, out);
+            return;
+        }
         match chunk {
             Chunk::Text(text) => {
                 if text.is_empty() {
@@ -462,8 +473,17 @@ fn said(message: Message) -> JournalEvent {
 
 /// Cuts long text in the middle: the end often says how it went.
 fn bounded(content: Vec<Part>) -> Vec<Part> {
+    let mut bytes = 0;
     content
         .into_iter()
+        .map(|part| match &part {
+            Part::Image { data, .. } if bytes + data.len() > RESULT_BYTES_MAX => Part::text("[picture left out: the result is too large]"),
+            Part::Image { data, .. } => {
+                bytes += data.len();
+                part
+            }
+            _ => part,
+        })
         .map(|part| match part {
             Part::Text { text } if text.len() > RESULT_CHARS_MAX => {
                 let head: String = text.chars().take(RESULT_CHARS_MAX * 3 / 4).collect();

@@ -1,5 +1,6 @@
 //! A gateway's surroundings for lane tests: a brain that answers by what it reads, tools that keep count, a post that
 //! leads back to the lanes, and a store that dies when told.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(dead_code, reason = "each test file uses its part of the kit")]
 
 use std::{
