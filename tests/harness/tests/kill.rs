@@ -144,3 +144,58 @@ async fn nothing_accepted_is_lost_or_answered_twice() {
     let silent = platform.shown().len() < written;
     assert!(rest.is_some() || !silent, "{written} written, {} shown\n{}", platform.shown().len(), gateway.log_tail(30));
 }
+
+/// The original loses what it has accepted when it is killed within a second. Our `ok` means stored.
+#[tokio::test]
+async fn killed_right_after_ok() {
+    let model = MockModel::start(Options::default()).await.unwrap();
+    let port = free_port().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let setup = Setup { port, ..Setup::ours(&config(port, &model.v1(), &["main"])).home(home.path()) };
+    for round in 1..=7 {
+        let gateway = Gateway::start(setup.clone()).await.unwrap();
+        let mut client = Client::connect(port).await.unwrap();
+        let (mark, run) = (format!("msg-{round:06}"), format!("run-{round}"));
+        let message = format!("{mark} !delay 200");
+        client.call("chat.send", json!({"sessionKey": "agent:main:crash", "message": message, "idempotencyKey": run})).await.unwrap();
+        drop(gateway.kill().await);
+
+        let gateway = Gateway::start(setup.clone()).await.unwrap();
+        let mut client = Client::connect(port).await.unwrap();
+        let end = client.call("agent.wait", json!({"runId": run, "timeoutMs": 30_000})).await.unwrap();
+        assert_ne!(end["status"], "timeout", "round {round}: {end}\n{}", gateway.log_tail(20));
+        let accepted = [Accepted { mark, session: "agent:main:crash".into(), run }];
+        let verdict = judge(&mut client, &accepted).await.unwrap();
+        assert!(verdict.broken.is_empty(), "round {round}: {:?}\n{}", verdict.broken, gateway.log_tail(20));
+        drop(gateway.kill().await);
+    }
+}
+
+/// A turn that was in the middle of a tool call when the process died is not run a second time in silence.
+#[tokio::test]
+async fn a_tool_that_ran_is_not_run_again() {
+    let model = MockModel::start(Options::default()).await.unwrap();
+    let port = free_port().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mut config = config(port, &model.v1(), &["main"]);
+    config["tools"] = json!({"exec": {"security": "full", "ask": "off"}});
+    let setup = Setup { port, ..Setup::ours(&config).home(home.path()) };
+    let gateway = Gateway::start(setup.clone()).await.unwrap();
+    let mut client = Client::connect(port).await.unwrap();
+    let trace = home.path().join("trace");
+    let command = format!("echo ran >> {}; sleep 5; echo done", trace.display());
+    let message = format!("!tool exec {}", json!({"command": command}));
+    client.call("chat.send", json!({"sessionKey": "main", "message": message, "idempotencyKey": "tool"})).await.unwrap();
+    let began = until(Duration::from_secs(20), async || trace.exists().then_some(())).await;
+    assert!(began.is_some(), "the tool never ran:\n{}", gateway.log_tail(30));
+    drop(gateway.kill().await);
+
+    let gateway = Gateway::start(setup).await.unwrap();
+    let mut client = Client::connect(port).await.unwrap();
+    let end = client.call("agent.wait", json!({"runId": "tool", "timeoutMs": 30_000})).await.unwrap();
+    assert_ne!(end["status"], "timeout", "{end}\n{}", gateway.log_tail(20));
+    let runs = std::fs::read_to_string(&trace).unwrap().lines().count();
+    assert_eq!(runs, 1, "the command ran {runs} times");
+    // Whatever became of the turn, the transcript is valid: the next turn works.
+    assert_eq!(client.turn("main", "!say next", "next").await.unwrap().text, "next");
+}
