@@ -27,7 +27,7 @@ impl Claims {
     }
 
     /// The unit is somebody else's from now on.
-    pub fn drop(&self, unit: &Unit) {
+    pub fn give_up(&self, unit: &Unit) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(unit);
     }
 

@@ -192,7 +192,7 @@ fn plan(one: &Agent) -> Option<Plan> {
 pub fn models(config: &Config) -> ModelsInput {
     let env = |name: &str| config.env.get(name).map(str::to_owned);
     let mut profiles: Vec<ProfileInput> = Vec::new();
-    let mut input = ModelsInput::read(config.root(), None, &env);
+    let mut input = ModelsInput::from_config(config, None);
     for one in &config.agents.list {
         let path = one.agent_dir.join("auth-profiles.json");
         let Ok(text) = std::fs::read_to_string(&path) else { continue };

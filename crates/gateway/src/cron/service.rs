@@ -115,27 +115,32 @@ struct Inner {
 }
 
 impl Cron {
-    /// Reads the store and starts.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn start(parts: Parts, settings: Settings) -> Result<Self, Failure> {
-        let world = parts.world.clone();
-        let (wake, mut wakes) = watch::channel(None);
-        let cron = Self(Arc::new(Inner {
+    /// Nothing runs and nothing is read yet; see [`Cron::begin`].
+    #[must_use]
+    pub fn prepare(parts: Parts, settings: Settings) -> Self {
+        Self(Arc::new(Inner {
             parts,
-            settings: ArcSwap::from_pointee(settings.clone()),
+            settings: ArcSwap::from_pointee(settings),
             clock: tokio::sync::Mutex::default(),
             shown: Mutex::default(),
-            wake,
+            wake: watch::Sender::new(None),
             manual: AtomicU64::new(0),
-        }));
-        cron.apply(Event::Settings(settings.clock)).await?;
-        let loaded = cron.load(&settings).await?;
-        cron.apply(loaded).await?;
-        cron.sync_heartbeats(&settings).await?;
-        let (running, stop) = (cron.clone(), world.tasks.stopping());
-        world.tasks.spawn(TaskKind::vital("cron"), async move {
+        }))
+    }
+
+    /// Reads the store and starts: open runs go on, missed instants are settled.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn begin(&self) -> Result<(), Failure> {
+        let settings = self.0.settings.load_full();
+        let mut wakes = self.0.wake.subscribe();
+        self.apply(Event::Settings(settings.clock)).await?;
+        let loaded = self.load(&settings).await?;
+        self.apply(loaded).await?;
+        self.sync_heartbeats(&settings).await?;
+        let (running, stop) = (self.clone(), self.0.parts.world.tasks.stopping());
+        self.0.parts.world.tasks.spawn(TaskKind::vital("cron"), async move {
             loop {
                 let at = *wakes.borrow_and_update();
                 let now = running.0.parts.world.clock.now();
@@ -152,7 +157,7 @@ impl Cron {
                 }
             }
         });
-        Ok(cron)
+        Ok(())
     }
 
     async fn load(&self, settings: &Settings) -> Result<Event, Failure> {

@@ -346,7 +346,9 @@ fn refusal(need: Need, request: &PairRequest, device: Option<&PairedDevice>) -> 
     });
     if let Some(device) = device {
         details["approvedRoles"] = json!(device.roles);
-        details["approvedScopes"] = json!(device.scopes);
+        let mut scopes = device.scopes.clone();
+        scopes.sort();
+        details["approvedScopes"] = json!(scopes);
     }
     if request.client_id == "openclaw-control-ui" {
         details["recommendedNextStep"] = Value::from("wait_then_retry");

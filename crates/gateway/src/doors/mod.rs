@@ -193,7 +193,7 @@ pub struct DoorParts {
     /// Who listens.
     pub fanout: Fanout,
     /// The methods.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Further HTTP routes.
     pub mounts: Mounts,
 }
@@ -215,7 +215,7 @@ struct Parts {
     devices: Arc<Devices>,
     presence: Arc<Presence>,
     fanout: Fanout,
-    router: Router,
+    router: Arc<Router>,
     mounts: Mounts,
 }
 
@@ -283,7 +283,7 @@ impl Doors {
 
     /// The methods.
     #[must_use]
-    pub const fn router(&self) -> &Router {
+    pub fn router(&self) -> &Router {
         &self.parts.router
     }
 

@@ -17,7 +17,7 @@ use std::{
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, poll, stream::SplitSink};
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     sync::Semaphore,
     time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at},
 };
@@ -55,6 +55,8 @@ pub const REQUESTS_AT_ONCE_MAX: usize = 128;
 const PREAUTH_BYTES_MAX: usize = limits::PREAUTH_FRAME_BYTES_MAX * (limits::HANDSHAKE_QUEUE_MAX + 2);
 /// How long the other side has to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long nothing must come before a connection that sends garbage is let go.
+const DRAIN_IDLE: Duration = Duration::from_millis(200);
 
 /// A byte stream that stops reading after [`PREAUTH_BYTES_MAX`] until it is opened.
 pub struct Gate<S> {
@@ -153,12 +155,9 @@ fn goodbye(code: u16, reason: &str) -> Parting {
 
 async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, farewell: Farewell) {
     let frame = CloseFrame { code: farewell.code.into(), reason: close_reason(&farewell.reason).into() };
-    let talk = async {
-        if socket.close(Some(frame)).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
-        }
-    };
-    let _ = timeout(CLOSE_WAIT, talk).await;
+    if let Ok(Ok(())) = timeout(CLOSE_WAIT, socket.close(Some(frame))).await {
+        linger(socket).await;
+    }
 }
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, text: String) -> Result<(), Parting> {
@@ -313,12 +312,38 @@ where
     {
         doors.send_presence();
     }
-    if written.is_cancelled() {
-        // We said goodbye: let the other side answer, so that it sees our code.
-        let answer = async { while let Some(Ok(_)) = stream.next().await {} };
-        let _ = timeout(CLOSE_WAIT, answer).await;
+    if !written.is_cancelled() {
+        return writer.abort();
     }
-    writer.abort();
+    // We said goodbye: let the other side answer, so that it sees our code.
+    if let Ok(Ok(sink)) = timeout(CLOSE_WAIT, writer).await
+        && let Ok(socket) = sink.reunite(stream)
+    {
+        linger(socket).await;
+    }
+}
+
+/// Waits for the answer to our close. When what comes cannot be read as frames any more (a frame was too large), it
+/// is read and thrown away for a moment: closing with unread data would reset the connection, and the client would
+/// not see our code.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>) {
+    let wait = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(_)) => {}
+                None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => return,
+                Some(Err(_)) => break,
+            }
+        }
+        let mut raw = socket.into_inner().inner;
+        let mut waste = vec![0; 64 * 1024];
+        while let Ok(Ok(read)) = timeout(DRAIN_IDLE, raw.read(&mut waste)).await {
+            if read == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout(CLOSE_WAIT, wait).await;
 }
 
 /// Adds a client that stays to the presence list.
@@ -348,7 +373,7 @@ fn announce(doors: &Doors, admission: &Admission, peer: &Peer) -> Option<String>
     Some(key)
 }
 
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(mut sink: SplitSink<Socket<S>, Message>, outbox: Arc<Outbox>, written: CancellationToken) {
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(mut sink: SplitSink<Socket<S>, Message>, outbox: Arc<Outbox>, written: CancellationToken) -> SplitSink<Socket<S>, Message> {
     loop {
         match outbox.next().await {
             Next::Items(items) => {
@@ -381,6 +406,7 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(mut sink: SplitSink<Socket<S>,
         }
     }
     written.cancel();
+    sink
 }
 
 impl Line {

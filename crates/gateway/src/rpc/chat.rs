@@ -34,6 +34,7 @@ const PAGE_DEFAULT: usize = 200;
 const WAIT_MS_MAX: u64 = 24 * 3_600_000;
 
 /// The handlers of this area.
+#[derive(Clone)]
 pub struct ChatRpc {
     /// Sessions and runs.
     pub desk: Arc<Desk>,

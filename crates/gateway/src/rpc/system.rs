@@ -27,6 +27,7 @@ use crate::{accounts::Accounts, brain::Minds, cron::Cron, desk::Desk, logs, vita
 const RECENT_MAX: usize = 5;
 
 /// The handlers of this area.
+#[derive(Clone)]
 pub struct SystemRpc {
     /// The config in force.
     pub config: Arc<ArcSwap<Config>>,

@@ -16,9 +16,16 @@ use clawstead_wire::{
 use clawstead_world::World;
 
 use super::Cx;
-use crate::{desk::Desk, fanout::parts_json, toolbox::Tools};
+use crate::{
+    desk::Desk,
+    doors::{ToolCall, ToolDoor, ToolDoorError},
+    fanout::parts_json,
+    rpc::Caller,
+    toolbox::Tools,
+};
 
 /// The handlers of this area.
+#[derive(Clone)]
 pub struct ToolsRpc {
     /// The tools.
     pub tools: Arc<Tools>,
@@ -53,6 +60,66 @@ impl ToolsRpc {
     fn scope(&self, agent: AgentId, session: SessionKey) -> ToolScope {
         let depth = self.desk.row(&session).map_or(0, |row| row.spawn_depth);
         ToolScope { agent, session, owner: true, spawn_depth: depth, deny: Vec::new() }
+    }
+
+    /// Runs a tool for a caller, under the session's policy.
+    async fn run(&self, caller: &Caller, params: InvokeParams) -> Result<Value, ErrorShape> {
+        let agent = self.desk.agent(params.agent_id.as_deref()).map_err(ErrorShape::from)?;
+        let session = match &params.session_key {
+            Some(key) => self.desk.key(key, Some(agent.as_str())).map_err(ErrorShape::from)?,
+            None => SessionKey::main(&agent),
+        };
+        let agent = session.agent();
+        let refused = |code: &str, message: String| Ok(json!({"ok": false, "toolName": params.name, "source": "core", "error": {"code": code, "message": message}}));
+        let Some(workspace) = self.desk.workspace(&agent) else { return Err(ErrorShape::invalid(format!("unknown agent id \"{agent}\""))) };
+        let run = RunId::from(format!("invoke:{}", params.idempotency_key.clone().unwrap_or_else(|| self.world.rng.uuid())));
+        let (progress, _unheard) = mpsc::channel(1);
+        let settings = self.tools.config.load().agents.get(agent.as_str()).map_or(Value::Null, |a| a.tools.0.clone());
+        let call = ToolCx {
+            agent: agent.clone(),
+            session: session.clone(),
+            run: run.clone(),
+            owner: caller.is_admin(),
+            workspace,
+            settings: Arc::new(settings),
+            effect_id: uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, run.as_str().as_bytes()).to_string(),
+            world: self.world.clone(),
+            rpc: self.rpc.clone(),
+            progress,
+        };
+        let policy = self.tools.policy(&self.scope(agent, session));
+        if self.tools.toolbox.spec(&params.name).is_none() {
+            return refused("not_found", format!("Tool not available: {}", params.name));
+        }
+        match self.tools.toolbox.call_allowed(&policy, &params.name, call, Value::Object(params.args.map(|a| a.0).unwrap_or_default()), None).await {
+            Ok(out) => {
+                Ok(json!({"ok": true, "toolName": params.name, "source": "core", "output": {"content": parts_json(&out.content), "details": out.details}}))
+            }
+            Err(ToolError::Denied(why)) => refused("forbidden", why),
+            Err(ToolError::BadArguments(why)) => refused("invalid_request", why),
+            Err(other) => refused("failed", other.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl ToolDoor for ToolsRpc {
+    async fn invoke(&self, caller: Caller, call: ToolCall) -> Result<Value, ToolDoorError> {
+        let args = match call.args {
+            Value::Object(map) => Some(clawstead_wire::method::Loose(map)),
+            _ => None,
+        };
+        let params = InvokeParams { name: call.name.clone(), args, session_key: call.session_key, agent_id: call.agent_id, confirm: None, idempotency_key: call.idempotency_key, conversation_read_origin: None };
+        let answer = self.run(&caller, params).await.map_err(|err| ToolDoorError::BadArguments(err.message))?;
+        if answer["ok"] == json!(true) {
+            return Ok(answer["output"].clone());
+        }
+        let message = answer["error"]["message"].as_str().unwrap_or_default().to_owned();
+        Err(match answer["error"]["code"].as_str() {
+            Some("not_found" | "forbidden") => ToolDoorError::NotAvailable,
+            Some("invalid_request") => ToolDoorError::BadArguments(message),
+            _ => ToolDoorError::Failed(message),
+        })
     }
 }
 
@@ -95,41 +162,7 @@ impl ToolsApi<Cx> for ToolsRpc {
     }
 
     async fn invoke(&self, cx: &Cx, params: InvokeParams) -> Result<Value, ErrorShape> {
-        let agent = self.desk.agent(params.agent_id.as_deref()).map_err(ErrorShape::from)?;
-        let session = match &params.session_key {
-            Some(key) => self.desk.key(key, Some(agent.as_str())).map_err(ErrorShape::from)?,
-            None => SessionKey::main(&agent),
-        };
-        let agent = session.agent();
-        let refused = |code: &str, message: String| Ok(json!({"ok": false, "toolName": params.name, "source": "core", "error": {"code": code, "message": message}}));
-        let Some(workspace) = self.desk.workspace(&agent) else { return Err(ErrorShape::invalid(format!("unknown agent id \"{agent}\""))) };
-        let run = RunId::from(format!("invoke:{}", params.idempotency_key.clone().unwrap_or_else(|| self.world.rng.uuid())));
-        let (progress, _unheard) = mpsc::channel(1);
-        let settings = self.tools.config.load().agents.get(agent.as_str()).map_or(Value::Null, |a| a.tools.0.clone());
-        let call = ToolCx {
-            agent: agent.clone(),
-            session: session.clone(),
-            run: run.clone(),
-            owner: cx.caller.is_admin(),
-            workspace,
-            settings: Arc::new(settings),
-            effect_id: uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, run.as_str().as_bytes()).to_string(),
-            world: self.world.clone(),
-            rpc: self.rpc.clone(),
-            progress,
-        };
-        let policy = self.tools.policy(&self.scope(agent, session));
-        if self.tools.toolbox.spec(&params.name).is_none() {
-            return refused("not_found", format!("Tool not available: {}", params.name));
-        }
-        match self.tools.toolbox.call_allowed(&policy, &params.name, call, Value::Object(params.args.map(|a| a.0).unwrap_or_default()), None).await {
-            Ok(out) => {
-                Ok(json!({"ok": true, "toolName": params.name, "source": "core", "output": {"content": parts_json(&out.content), "details": out.details}}))
-            }
-            Err(ToolError::Denied(why)) => refused("forbidden", why),
-            Err(ToolError::BadArguments(why)) => refused("invalid_request", why),
-            Err(other) => refused("failed", other.to_string()),
-        }
+        self.run(&cx.caller, params).await
     }
 
     async fn skills_status(&self, _: &Cx, params: SkillsStatusParams) -> Result<Value, ErrorShape> {

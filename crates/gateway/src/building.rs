@@ -1,0 +1,511 @@
+//! The composition root: one gateway from its parts. It reads top to bottom; nothing below it knows the whole.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use clawstead_agent::{Brain, Lanes, Parts as LaneParts, RunSink, SessionChange, workspace};
+use clawstead_config::{Config, HotPart};
+use clawstead_providers::Models;
+use clawstead_state::{Scan, Store, Table};
+use clawstead_terms::{AgentId, Failure, RunEvent, SessionKey, Unit};
+use clawstead_tools::{Places, Rpc, Toolbox};
+use clawstead_wire::device::DeviceIdentity;
+use clawstead_wire::methods;
+use clawstead_world::{Post, TaskKind, World};
+
+use crate::{
+    accounts::Accounts,
+    approvals::Approvals,
+    brain::{HealthRows, Minds},
+    cron::{self, Broadcast, Cron},
+    desk::Desk,
+    devices::Devices,
+    doors::{DoorParts, DoorSettings, Doors, Facts, Mounts},
+    fanout::{Fanout, SessionRows},
+    keeper::{self, Claims, Keeper},
+    live::{Live, Reloaded},
+    outbox::{Outbox, Outlets},
+    post_office::PostOffice,
+    presence::Presence,
+    rpc::{self, Router, system::Process},
+    settings::{self, Agents},
+    shown, skill_jobs,
+    tool_calls::ToolCalls,
+    toolbox::Tools,
+    vitals,
+};
+
+/// How often the house is tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// Ended runs stay in the ledger this long: repeats of a call are known that long.
+const RUNS_KEPT_MS: i64 = 7 * 86_400_000;
+
+/// What a gateway stands on. `cli` gives the real things, `sim` gives simulated ones.
+pub struct Ground {
+    /// Clock, randomness, HTTP, tasks.
+    pub world: World,
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// The config in force, and its reloads.
+    pub live: Arc<Live>,
+    /// Reloads of `live`.
+    pub reloads: mpsc::Receiver<Reloaded>,
+    /// The gateway's own key.
+    pub identity: DeviceIdentity,
+    /// Its name in fences and logs.
+    pub name: String,
+    /// This process.
+    pub process: Arc<Process>,
+    /// Who answers; none means the models of the config.
+    pub brain: Option<Arc<dyn Brain>>,
+    /// Where tools stand.
+    pub places: Places,
+    /// Files of workspaces are made where they are missing.
+    pub set_up_workspaces: SetUpWorkspaces,
+}
+
+/// Whether missing workspace files are made at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetUpWorkspaces {
+    /// Yes, in the background.
+    Yes,
+    /// No (simulations).
+    No,
+}
+
+/// A gateway that runs. Dropping it stops nothing: stop `world.tasks`.
+pub struct Building {
+    /// Turns.
+    pub lanes: Lanes,
+    /// The one door.
+    pub post: Arc<PostOffice>,
+    /// Sessions and runs.
+    pub desk: Arc<Desk>,
+    /// Scheduled work.
+    pub cron: Cron,
+    /// Channel accounts.
+    pub accounts: Accounts,
+    /// Replies on their way.
+    pub outbox: Outbox,
+    /// Who can send.
+    pub outlets: Arc<Outlets>,
+    /// Who listens.
+    pub fanout: Fanout,
+    /// The doors, not open yet.
+    pub doors: Arc<Doors>,
+    /// The store with our fences.
+    pub keeper: Keeper,
+    /// Models.
+    pub minds: Arc<Minds>,
+    /// Things to say at the start: channels that are not there, models that are odd.
+    pub notices: Vec<String>,
+}
+
+/// What happens in lanes, told to listeners and the outbox.
+struct Hall {
+    fanout: Fanout,
+    outbox: Outbox,
+    world: World,
+}
+
+impl RunSink for Hall {
+    fn emit(&self, event: RunEvent) {
+        self.fanout.run(&event);
+    }
+
+    fn session_changed(&self, change: SessionChange) {
+        self.fanout.session_changed(&change.key, change.reason, self.world.clock.now().0, Map::new());
+    }
+
+    fn outbox_grew(&self, agent: &AgentId) {
+        self.outbox.grew(agent);
+    }
+}
+
+struct News(Fanout);
+
+impl Broadcast for News {
+    fn broadcast(&self, event: &'static str, payload: Value) {
+        self.0.send(event, &payload);
+    }
+}
+
+struct Rows {
+    lanes: Lanes,
+    world: World,
+}
+
+impl SessionRows for Rows {
+    fn row(&self, key: &SessionKey) -> Option<Map<String, Value>> {
+        let row = self.lanes.session(key)?;
+        match shown::session(&row, self.world.clock.now()) {
+            Value::Object(map) => Some(map),
+            _ => None,
+        }
+    }
+}
+
+struct Folders(Arc<ArcSwap<Config>>);
+
+impl rpc::surfaces::Workspaces for Folders {
+    fn workspaces(&self) -> Vec<(String, String)> {
+        self.0.load().agents.list.iter().map(|a| (a.id.to_string(), a.workspace.display().to_string())).collect()
+    }
+}
+
+fn units(config: &Config) -> Vec<Unit> {
+    let mut units = vec![Unit::Global];
+    units.extend(config.agents.list.iter().map(|a| Unit::Agent(a.id.clone())));
+    units.extend(Accounts::units(&settings::channels(config)));
+    units
+}
+
+impl Building {
+    /// Raises a gateway: takes its units, reads its rows, resumes what was unfinished, starts cron and channels.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn raise(ground: Ground) -> Result<Self, Failure> {
+        let Ground { world, store, live, reloads, identity, name, process, brain, places, set_up_workspaces } = ground;
+        let config = live.config.clone();
+        let now = config.load_full();
+        let mut notices = Vec::new();
+
+        // What is ours.
+        let keeper = Keeper { store: store.clone(), claims: Arc::new(Claims::default()) };
+        let incarnation = u64::try_from(world.clock.now().0).unwrap_or(0);
+        keeper.claim(&units(&now), &name, incarnation).await?;
+        let global = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit was not taken"))?;
+
+        // Who listens, who is paired, who is connected.
+        let fanout = Fanout::new();
+        let news: Arc<dyn Broadcast> = Arc::new(News(fanout.clone()));
+        let devices = Arc::new(Devices::load(store.clone(), global.clone(), world.clone()).await.map_err(keeper::sort)?);
+        let (host, ..) = vitals::machine();
+        let presence = Arc::new(Presence::new(&host, &process.version, &process.instance, world.clock.now().0));
+
+        // Models, tools and their policy.
+        let health = HealthRows::start(keeper.clone(), &world);
+        let rows = store.scan(&Unit::Global, Table::Models, &Scan::prefix("")).await.map_err(keeper::sort)?;
+        let models = Models::new(world.clone(), settings::models(&now)).with_health(health.clone(), rows.into_iter().map(|row| (row.key, row.value)));
+        notices.extend(models.warnings().iter().cloned());
+        let minds = Arc::new(Minds { models: ArcSwap::from_pointee(models) });
+        let approvals = Approvals::new(keeper.clone(), world.clone(), news.clone());
+        let tool_calls = Arc::new(ToolCalls::new(approvals.clone(), config.clone(), world.clone()));
+        let tools = Arc::new(Tools::new(Arc::new(Toolbox::new(places)), config.clone()));
+
+        // The one door, the lanes behind it, the way out.
+        let agents = Arc::new(Agents::of(&now));
+        let post = Arc::new(PostOffice::new(config.clone()));
+        let outlets = Arc::new(Outlets::default());
+        let outbox = Outbox::start(keeper.clone(), world.clone(), outlets.clone(), now.agents.list.iter().map(|a| a.id.clone()));
+        let lanes = Lanes::new(LaneParts {
+            world: world.clone(),
+            store: store.clone(),
+            settings: agents.clone(),
+            brain: brain.unwrap_or_else(|| minds.clone()),
+            toolbox: tools.clone(),
+            sink: Arc::new(Hall { fanout: fanout.clone(), outbox: outbox.clone(), world: world.clone() }),
+            post: post.clone(),
+            rpc: tool_calls.clone() as Arc<dyn Rpc>,
+            limits: settings::lane_limits(&now),
+        });
+        fanout.set_session_rows(Arc::new(Rows { lanes: lanes.clone(), world: world.clone() }));
+        post.open(lanes.clone());
+        let desk = Arc::new(Desk::new(lanes.clone(), config.clone(), keeper.clone(), outbox.clone(), agents.clone(), world.clone()));
+
+        // Rooms that start by themselves.
+        let parts = cron::Parts {
+            keeper: keeper.clone(),
+            world: world.clone(),
+            post: post.clone(),
+            desk: desk.clone(),
+            news: news.clone(),
+            storage: process.storage.clone(),
+            instance: process.instance.clone(),
+        };
+        let book = Arc::new(ArcSwap::from_pointee(settings::book(&now)));
+        let accounts = Accounts::new(world.clone(), keeper.clone(), post.clone() as Arc<dyn Post>, book.clone(), outlets.clone());
+
+        // Methods. Lanes resume after the router is there: their tools may call it at once.
+        let cron = Cron::prepare(parts, settings::cron(&now));
+        let chat = rpc::chat::ChatRpc {
+            desk: desk.clone(),
+            post: post.clone(),
+            minds: minds.clone(),
+            config: config.clone(),
+            fanout: fanout.clone(),
+            world: world.clone(),
+        };
+        let chat = Arc::new(chat);
+        let system = Arc::new(rpc::system::SystemRpc {
+            config: config.clone(),
+            desk: desk.clone(),
+            cron: cron.clone(),
+            accounts: accounts.clone(),
+            minds: minds.clone(),
+            world: world.clone(),
+            process: process.clone(),
+        });
+        let tools_rpc = Arc::new(rpc::tools::ToolsRpc { tools: tools.clone(), desk: desk.clone(), rpc: tool_calls.clone(), world: world.clone() });
+        let router = Router::new()
+            .mount(methods::system::mount(system.as_ref().clone()))
+            .mount(methods::presence::mount(rpc::presence::PresenceRpc { presence: presence.clone(), identity, world: world.clone() }))
+            .mount(methods::chat::mount(chat.as_ref().clone()))
+            .mount(methods::sessions::mount(rpc::sessions::SessionsRpc { chat: chat.clone(), keeper: keeper.clone() }))
+            .mount(methods::models::mount(rpc::models::ModelsRpc { minds: minds.clone(), config: config.clone(), world: world.clone() }))
+            .mount(methods::agents::mount(rpc::agents::AgentsRpc { live: live.clone(), desk: desk.clone(), world: world.clone() }))
+            .mount(methods::config::mount(rpc::config::ConfigRpc { live: live.clone(), world: world.clone(), news: news.clone() }))
+            .mount(methods::cron::mount(rpc::cron::CronRpc { cron: cron.clone(), world: world.clone() }))
+            .mount(methods::channels::mount(rpc::channels::ChannelsRpc {
+                accounts: accounts.clone(),
+                outlets: outlets.clone(),
+                outbox: outbox.clone(),
+                desk: desk.clone(),
+                world: world.clone(),
+            }))
+            .mount(methods::devices::mount(rpc::devices::DevicesRpc { devices: devices.clone(), fanout: fanout.clone(), world: world.clone() }))
+            .mount(methods::nodes::mount(rpc::nodes::NodesRpc { devices: devices.clone(), fanout: fanout.clone(), world: world.clone() }))
+            .mount(methods::approvals::mount(rpc::approvals::ApprovalsRpc { approvals, storage: process.storage.clone() }))
+            .mount(methods::tools::mount(tools_rpc.as_ref().clone()))
+            .mount(methods::questions::mount(rpc::questions::QuestionsRpc))
+            .mount(methods::surfaces::mount(rpc::surfaces::SurfacesRpc {
+                store: store.clone(),
+                fence: global,
+                boot_id: process.instance.clone(),
+                workspaces: Arc::new(Folders(config.clone())),
+                prefs: tokio::sync::Mutex::default(),
+            }));
+        let router = Arc::new(router);
+        tool_calls.open(router.clone(), lanes.clone());
+
+        // Now the past goes on.
+        for one in &now.agents.list {
+            if let Some(fence) = keeper.claims.get(&Unit::Agent(one.id.clone())) {
+                lanes.adopt(&one.id, fence).await?;
+            }
+        }
+        cron.begin().await?;
+        notices.extend(accounts.apply(&settings::channels(&now)));
+
+        let mounts = Mounts {
+            hooks_path: now.hooks.path.clone(),
+            tools: Some(tools_rpc),
+            ..Mounts::default()
+        };
+        let doors = Doors::new(DoorParts {
+            world: world.clone(),
+            settings: DoorSettings::from_config(&now.gateway),
+            facts: facts(&now, &minds),
+            devices,
+            presence,
+            fanout: fanout.clone(),
+            router,
+            mounts,
+        });
+
+        let building = Self { lanes, post, desk, cron, accounts, outbox, outlets, fanout, doors, keeper, minds, notices };
+        let janitor = Janitor {
+            world: world.clone(),
+            live,
+            name,
+            incarnation,
+            agents,
+            book,
+            health,
+            system,
+            lanes: building.lanes.clone(),
+            cron: building.cron.clone(),
+            accounts: building.accounts.clone(),
+            outbox: building.outbox.clone(),
+            keeper: building.keeper.clone(),
+            minds: building.minds.clone(),
+            doors: building.doors.clone(),
+            desk: building.desk.clone(),
+            process,
+        };
+        janitor.start(reloads, set_up_workspaces);
+        Ok(building)
+    }
+}
+
+fn facts(config: &Config, minds: &Minds) -> Facts {
+    let default = config.agents.default_agent();
+    let models = minds.models.load();
+    let sole = config.agents.list.len() == 1;
+    Facts {
+        session_defaults: json!({
+            "defaultAgentId": default.id,
+            "modelConfigured": !models.nothing_configured(),
+            "ownership": if sole { "sole" } else { "explicit" },
+            "selectionRequired": false,
+            "mainKey": "main",
+            "mainSessionKey": SessionKey::main(&default.id),
+            "scope": if config.session.global { "global" } else { "per-sender" },
+        }),
+        config_path: config.paths.config_path.display().to_string(),
+        state_dir: config.paths.state_dir.display().to_string(),
+        applied_config_hash: Some(config.hash.clone()).filter(|hash| !hash.is_empty()),
+        capabilities: vec!["published-model-catalog"],
+        default_agent: default.id.to_string(),
+        assistant_name: default.identity.name.clone().or_else(|| default.name.clone()).unwrap_or_else(|| "Assistant".into()),
+        failing: Vec::new(),
+    }
+}
+
+/// Looks after the house: reloads, tidying, health, skills.
+struct Janitor {
+    world: World,
+    live: Arc<Live>,
+    name: String,
+    incarnation: u64,
+    agents: Arc<Agents>,
+    book: Arc<ArcSwap<crate::reception::Book>>,
+    health: Arc<HealthRows>,
+    system: Arc<rpc::system::SystemRpc>,
+    lanes: Lanes,
+    cron: Cron,
+    accounts: Accounts,
+    outbox: Outbox,
+    keeper: Keeper,
+    minds: Arc<Minds>,
+    doors: Arc<Doors>,
+    desk: Arc<Desk>,
+    process: Arc<Process>,
+}
+
+impl Janitor {
+    fn start(self, mut reloads: mpsc::Receiver<Reloaded>, set_up: SetUpWorkspaces) {
+        let stop = self.world.tasks.stopping();
+        let world = self.world.clone();
+        world.tasks.spawn::<_, Failure>(TaskKind::vital("janitor"), async move {
+            let config = self.live.config.load_full();
+            if set_up == SetUpWorkspaces::Yes {
+                self.set_up(&config).await;
+            }
+            self.minds.models.load_full().discover_in_background();
+            self.skills(&config).await;
+            let mut tidy = tokio::time::interval_at(tokio::time::Instant::now() + TIDY_EVERY, TIDY_EVERY);
+            tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    reload = reloads.recv() => match reload {
+                        Some(reload) => self.reload(&reload).await,
+                        None => return Ok(()),
+                    },
+                    _ = tidy.tick() => self.tidy().await,
+                }
+            }
+        });
+    }
+
+    async fn set_up(&self, config: &Config) {
+        let folders: Vec<PathBuf> = config.agents.list.iter().map(|a| a.workspace.clone()).filter(|w| !w.join("AGENTS.md").exists()).collect();
+        if folders.is_empty() {
+            return;
+        }
+        let now = self.world.clock.now();
+        let made = tokio::task::spawn_blocking(move || {
+            for folder in folders {
+                if let Err(err) = workspace::set_up(&folder, now, workspace::Git::WhenNew) {
+                    tracing::warn!(workspace = %folder.display(), err = %err, "a workspace could not be made");
+                }
+            }
+        });
+        if made.await.is_err() {
+            tracing::warn!("making workspaces ended early");
+        }
+    }
+
+    async fn skills(&self, config: &Config) {
+        for one in &config.agents.list {
+            let Some(settings) = self.desk.settings(&one.id) else { continue };
+            let (lanes, now) = (self.lanes.clone(), self.world.clock.now());
+            let Ok(skills) = tokio::task::spawn_blocking(move || lanes.contexts().skills(&settings, now)).await else { continue };
+            for warning in &skills.warnings {
+                tracing::warn!(agent = %one.id, "{warning}");
+            }
+            if let Err(failure) = skill_jobs::sync(&self.cron, &one.id, &skills, &self.world).await {
+                tracing::warn!(agent = %one.id, err = %failure, "schedules of skills could not be stored");
+            }
+        }
+    }
+
+    async fn tidy(&self) {
+        let config = self.live.config.load_full();
+        let before = self.world.clock.now().plus(-RUNS_KEPT_MS);
+        for one in &config.agents.list {
+            let done = async {
+                self.lanes.tidy_subagents(&one.id).await?;
+                self.outbox.prune(&one.id).await?;
+                self.lanes.prune_runs(&one.id, before, 500).await
+            };
+            if let Err(failure) = done.await {
+                tracing::warn!(agent = %one.id, err = %failure, "tidying up did not work, it is tried again in a minute");
+            }
+        }
+        if self.doors.fanout().listeners() > 0 {
+            self.doors.fanout().health(self.system.summary().await);
+        }
+    }
+
+    async fn reload(&self, reload: &Reloaded) {
+        let new = &reload.new;
+        self.agents.replace(new);
+        self.book.store(Arc::new(settings::book(new)));
+        if let Err(failure) = self.roster(&reload.old, new).await {
+            tracing::error!(err = %failure, "agents of the new config could not be taken up");
+        }
+        let hot = |part: &HotPart| reload.plan.hot.contains(part);
+        let touches = |root: &str| reload.changed.iter().any(|path| path.first().is_some_and(|first| first == root));
+        if touches("models") || touches("auth") || touches("agents") || hot(&HotPart::Models) {
+            let rows = self.minds.models.load().health_rows();
+            let models = Models::new(self.world.clone(), settings::models(new)).with_health(self.health.clone(), rows);
+            self.minds.models.store(Arc::new(models));
+            self.minds.models.load_full().discover_in_background();
+        }
+        if (touches("cron") || touches("agents") || hot(&HotPart::Heartbeat))
+            && let Err(failure) = self.cron.reload(settings::cron(new)).await
+        {
+            tracing::error!(err = %failure, "cron could not take the new config up");
+        }
+        if touches("channels") {
+            for notice in self.accounts.apply(&settings::channels(new)) {
+                tracing::warn!("{notice}");
+            }
+        }
+        self.doors.set_settings(DoorSettings::from_config(&new.gateway));
+        self.doors.set_facts(facts(new, &self.minds));
+        if touches("skills") || touches("agents") {
+            self.skills(new).await;
+        }
+        self.doors.fanout().sessions_invalidated("config-reload", self.world.clock.now().0);
+        if reload.plan.needs_restart() {
+            tracing::info!(paths = reload.plan.restart.join(", "), "this change of the config needs a restart; it happens now, running turns go on afterwards");
+            self.process.restart.cancel();
+        }
+    }
+
+    /// Agents and accounts that came or went.
+    async fn roster(&self, old: &Config, new: &Config) -> Result<(), Failure> {
+        let held: BTreeSet<Unit> = self.keeper.claims.all().into_iter().map(|(unit, _)| unit).collect();
+        let fresh: Vec<Unit> = units(new).into_iter().filter(|unit| !held.contains(unit)).collect();
+        self.keeper.claim(&fresh, &self.name, self.incarnation).await?;
+        for unit in &fresh {
+            if let (Unit::Agent(agent), Some(fence)) = (unit, self.keeper.claims.get(unit)) {
+                self.lanes.adopt(agent, fence).await?;
+            }
+        }
+        for gone in old.agents.list.iter().filter(|a| new.agents.get(a.id.as_str()).is_none()) {
+            self.lanes.release(&gone.id, Duration::from_secs(30)).await;
+            self.keeper.claims.give_up(&Unit::Agent(gone.id.clone()));
+        }
+        self.set_up(new).await;
+        Ok(())
+    }
+}
