@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::{Op, Table, TxError, get_json};
 use clawstead_terms::{
-    Address, Envelope, EnvelopeKind, Failure, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus, SessionKey, Usage,
+    Address, Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus, SessionKey, Usage,
 };
 use clawstead_world::Accepted;
 
@@ -246,6 +246,9 @@ fn check(letter: &Envelope) -> Result<(), Failure> {
     }
     if letter.path.len() > PATH_MAX {
         return Err(Failure::invalid(format!("this conversation passed {} agents already; it ends here", letter.path.len())));
+    }
+    if letter.kind == EnvelopeKind::Request && letter.path.contains(&letter.to.agent) {
+        return Err(Failure::new(FailureCode::Forbidden, format!("this conversation passed agent {} already; it ends here", letter.to.agent)));
     }
     let said = letter.body.iter().any(|part| !matches!(part, Part::Text { text } if text.trim().is_empty()));
     if !said {

@@ -34,5 +34,5 @@ mod spawn;
 pub use accept::BODY_BYTES_MAX;
 pub use begin::ATTEMPTS_MAX;
 pub use lanes::{Adopted, Lanes, Parts, Stopped, is_conflict};
-pub use sessions::{ArchiveFilter, Deleted, HISTORY_MAX, History, HistoryItem, HistoryPage, SessionFilter, SessionPage, SessionPatch};
+pub use sessions::{ArchiveFilter, Compaction, Deleted, HISTORY_MAX, History, HistoryItem, HistoryPage, SessionFilter, SessionPage, SessionPatch};
 pub use spawn::{Announce, Spawn, Spawned};

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use clawstead_state::{Op, Table, read_journal_json};
-use clawstead_terms::{AgentId, Failure, JournalEvent, Message, MessageId, Millis, Part, QueueMode, Role, RunId, SessionId, SessionKey, StopReason};
+use clawstead_terms::{
+    AgentId, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, MessageId, Millis, Origin, Part, QueueMode, Role, RunId, SessionId, SessionKey, StopReason,
+};
 
 use crate::{
     SessionRow,
@@ -136,6 +138,21 @@ pub struct History {
     pub cursor: u64,
     /// False when the cursor is from before a reset: fetch everything anew.
     pub cursor_valid: bool,
+}
+
+/// What a compaction made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// False when there was nothing to summarise.
+    pub compacted: bool,
+    /// The summary.
+    pub summary: Option<String>,
+    /// The first message still sent as it was.
+    pub first_kept: Option<MessageId>,
+    /// Estimated tokens before.
+    pub tokens_before: u64,
+    /// One sentence for people.
+    pub text: String,
 }
 
 /// How a session's whole past is dropped.
@@ -294,6 +311,40 @@ impl Lanes {
             Ok(Deleted { deleted: true })
         })
         .await
+    }
+
+    /// Summarises a session's older messages now, as a run of its own behind those that go or wait.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session, `Timeout` when it does not end within `limit`; as [`Self::accept`].
+    pub async fn compact(&self, key: &SessionKey, instructions: Option<&str>, limit: std::time::Duration) -> Result<Compaction, Failure> {
+        let room = self.room(&key.agent())?;
+        let before = room.row(key).ok_or_else(|| Failure::not_found(format!("there is no session {key}")))?;
+        let now = self.now();
+        let run = RunId::from(self.parts.world.rng.uuid());
+        let mut letter = crate::spawn::bare_letter(&before, &run, now);
+        letter.kind = EnvelopeKind::Request;
+        letter.from = Origin::Client { client_id: "gateway".into(), device_id: None, owner: true };
+        letter.body = vec![Part::text(format!("/compact {}", instructions.unwrap_or("")))];
+        letter.options.queue_mode = Some(QueueMode::Followup);
+        let start = self.parts.store.journal_end(&room.unit, before.session_id.as_str()).await.map_err(Failure::from)?;
+        self.accept(letter).await?;
+        let row = self.wait(&run, limit).await?.ok_or_else(|| Failure::new(FailureCode::Timeout, format!("session {key} is still being summarised")))?;
+        if let Some(failure) = row.failure {
+            return Err(failure);
+        }
+        let mut out = Compaction { text: row.text.unwrap_or_default(), ..Compaction::default() };
+        let mut from = start + 1;
+        loop {
+            let lines = read_journal_json::<JournalEvent>(&*self.parts.store, &room.unit, before.session_id.as_str(), from, PAGE).await.map_err(Failure::from)?;
+            let Some((last, _)) = lines.last() else { return Ok(out) };
+            from = last + 1;
+            for (_, event) in lines {
+                if let JournalEvent::Compacted { summary, first_kept, tokens_before, .. } = event {
+                    out = Compaction { compacted: true, summary: Some(summary), first_kept, tokens_before, text: out.text };
+                }
+            }
+        }
     }
 
     /// Adds a message to the conversation without asking a model; it is shown as the agent's.

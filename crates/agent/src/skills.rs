@@ -109,12 +109,15 @@ struct FrontMatter {
 pub fn parse(text: &str, folder: &str, file: &Path, host: &dyn Host) -> Result<Skill, String> {
     let text = text.trim_start_matches('\u{feff}');
     let rest = text.strip_prefix("---").and_then(|rest| rest.strip_prefix('\n').or_else(|| rest.strip_prefix("\r\n"))).ok_or("it does not begin with front matter (---)")?;
-    let end = rest.lines().scan(0, |at, line| {
-        let from = *at;
-        *at += line.len() + 1;
-        Some((from, line.trim_end()))
+    let mut end = 0;
+    let closed = rest.split_inclusive('\n').any(|line| {
+        let is_end = line.trim_end() == "---";
+        end += if is_end { 0 } else { line.len() };
+        is_end
     });
-    let end = end.into_iter().find(|(_, line)| *line == "---").map(|(from, _)| from).ok_or("its front matter has no end (---)")?;
+    if !closed {
+        return Err("its front matter has no end (---)".into());
+    }
     let yaml = rest.get(..end).ok_or("its front matter is cut")?;
     let front: FrontMatter = serde_saphyr::from_str(yaml).map_err(|err| format!("its front matter is not valid YAML: {}", first_line(&err.to_string())))?;
     let name = front.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| folder.to_owned());
@@ -320,6 +323,8 @@ mod tests {
         assert_eq!((good.name.as_str(), good.description.as_str(), good.schedule.as_deref(), good.agent.as_deref()), ("beat", "checks things", Some("*/30 * * * *"), Some("jerry")));
         let gated = check("---\ndescription: d\nmetadata:\n  openclaw:\n    os: [darwin]\n    requires: {bins: [git, jq], env: [TOKEN, KEY], config: [browser.enabled, x.y]}\n---\n").unwrap();
         assert_eq!((gated.name.as_str(), gated.missing), ("folder", vec!["os darwin".to_owned(), "program jq".into(), "variable KEY".into(), "setting x.y".into()]));
+        let windows = check("---\r\nname: crlf\r\ndescription: d\r\nagent: bobby\r\n---\r\nbody").unwrap();
+        assert_eq!((windows.name.as_str(), windows.agent.as_deref()), ("crlf", Some("bobby")));
         let old = check("---\ndescription: d\nmetadata: '{\"openclaw\":{\"requires\":{\"anyBins\":[\"a\",\"git\"]}}}'\n---\n").unwrap();
         assert!(old.missing.is_empty());
         for bad in ["no front matter", "---\nname: x\n", "---\nname: x\n---\n", "---\nname: [\n---\n", "---\ndescription: {a: 1}\n---\n"] {
@@ -350,5 +355,16 @@ mod tests {
         let only = vec!["two".to_owned()];
         assert!(found.section(Some(&only)).contains("two: fine") && !found.section(Some(&only)).contains("one:"));
         assert_eq!(found.section(Some(&[])), "");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_readers(text in "(---\n)?[ -~\n\r\t\u{e9}\u{fffd}]{0,200}(\n---\n)?", chars in 0_usize..40) {
+            let _ = parse(&text, "folder", Path::new("/x/SKILL.md"), &Fake);
+            let _ = crate::commands::parse(&text, &["hi".to_owned()]);
+            let heard = crate::silence::judge(&text, true, chars);
+            proptest::prop_assert!(heard.text.len() <= text.len());
+            proptest::prop_assert!(crate::session::one_line(&text, chars).chars().count() <= chars + 1);
+        }
     }
 }

@@ -385,6 +385,33 @@ async fn a_summary_that_fails_twice_is_replaced_by_a_note() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_person_can_have_a_session_summarised() {
+    let house = Build { change: |settings| settings.compaction.keep_recent_tokens = 20, ..Build::default() }.up().await;
+    let main = key("jerry", "main");
+    let nothing = house.lanes.compact(&main, None, Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(nothing.code, FailureCode::NotFound);
+    for number in 0..4 {
+        house.send(letter(&main, &format!("r{number}"), &format!("say {}", "word ".repeat(20)))).await;
+    }
+    let made = house.lanes.compact(&main, Some("names"), Duration::from_secs(60)).await.unwrap();
+    assert_eq!((made.compacted, made.summary.as_deref()), (true, Some("NOTES")));
+    assert!(house.brain.texts().last().unwrap()[0].contains("Pay special attention to: names"));
+    house.send(letter(&main, "r9", "hello")).await;
+    assert!(house.brain.texts().last().unwrap()[0].contains("NOTES"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_of_agents_is_cut_at_the_first_return() {
+    let house = up().await;
+    let mut ring = letter(&key("jerry", "main"), "r1", "pass it on");
+    ring.from = Origin::Agent { agent: agent("bobby"), session: key("bobby", "main") };
+    ring.path = vec![agent("jerry"), agent("bobby")];
+    assert_eq!(house.lanes.accept(ring.clone()).await.unwrap_err().code, FailureCode::Forbidden);
+    ring.path = vec![agent("bobby")];
+    assert_eq!(house.lanes.accept(ring).await, Ok(Accepted::Stored));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_context_is_compacted_and_asked_again_or_explained() {
     let house = up().await;
     let main = key("jerry", "main");
