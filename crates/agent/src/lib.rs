@@ -21,6 +21,7 @@ pub use seams::{
 mod accept;
 mod begin;
 mod deltas;
+mod drive;
 mod end;
 mod export;
 mod lane;
