@@ -397,17 +397,14 @@ impl SessionsApi<Cx> for SessionsRpc {
         Ok(json!({"ok": true, "key": key, "deleted": gone.deleted, "archived": []}))
     }
 
-    async fn compact(&self, cx: &Cx, params: CompactParams) -> Result<Value, ErrorShape> {
+    async fn compact(&self, _: &Cx, params: CompactParams) -> Result<Value, ErrorShape> {
         let key = self.key(&params.key, params.agent_id.as_deref())?;
-        let before = self.known(&key)?;
-        // The same path as a person's `/compact`: a letter, in order with everything else of the session.
-        let run = RunId::from(format!("compact:{}", self.chat.world.rng.uuid()));
-        self.chat.hand_over(cx, key.clone(), "/compact", run.clone(), Wishes::default()).await?;
-        let ended = self.chat.desk.lanes().wait(&run, COMPACT_WAIT).await.map_err(ErrorShape::from)?;
-        let after = self.known(&key)?;
-        let compacted = after.compaction_count > before.compaction_count;
-        let note = ended.and_then(|row| row.text.or_else(|| row.failure.map(|f| f.message)));
-        Ok(json!({"ok": true, "key": key, "compacted": compacted, "reason": note, "result": {"tokensBefore": before.total_tokens, "details": {"readFiles": [], "modifiedFiles": []}}}))
+        self.known(&key)?;
+        let done = self.chat.desk.lanes().compact(&key, None, COMPACT_WAIT).await.map_err(ErrorShape::from)?;
+        if !done.compacted {
+            return Ok(json!({"ok": true, "key": key, "compacted": false, "reason": done.text}));
+        }
+        Ok(json!({"ok": true, "key": key, "compacted": true, "result": {"summary": done.summary, "firstKeptEntryId": done.first_kept, "tokensBefore": done.tokens_before, "details": {"readFiles": [], "modifiedFiles": []}}}))
     }
 
     async fn cleanup(&self, _: &Cx, params: CleanupParams) -> Result<Value, ErrorShape> {

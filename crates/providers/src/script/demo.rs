@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use clawstead_terms::{StopReason, Usage};
 use futures_util::{StreamExt, stream};
@@ -15,6 +17,8 @@ pub const DEMO_LABEL: &str = "Clawstead demo model, no real model is configured:
 
 /// Bytes of a streamed piece, about.
 const PIECE_BYTES: usize = 24;
+/// Pause before each piece of text, so that a person sees it come as from a real model.
+const PIECE_PAUSE: Duration = Duration::from_millis(30);
 
 /// The demo model: says what it was told, clearly labelled, and calls a tool when the text asks for it.
 ///
@@ -76,6 +80,12 @@ impl Provider for Demo {
         let input = u64::try_from((ask.system.len() + said.len()).div_ceil(4)).unwrap_or(0);
         chunks.push(Chunk::Usage(Usage { input, output, ..Usage::default() }));
         chunks.push(Chunk::Done(stop));
-        Ok(stream::iter(chunks.into_iter().map(Ok)).boxed())
+        let paced = stream::iter(chunks).then(|chunk| async move {
+            if matches!(chunk, Chunk::Text(_)) {
+                tokio::time::sleep(PIECE_PAUSE).await;
+            }
+            Ok(chunk)
+        });
+        Ok(paced.boxed())
     }
 }
