@@ -66,25 +66,22 @@ pub(super) fn config(settings: &DoorSettings, facts: &Facts) -> Value {
 }
 
 /// Serves a file of the page, or `index.html` for paths without an extension. `None` when the path is not below
-/// the base path or there is no page at all.
+/// the base path.
 pub(super) async fn serve(settings: &DoorSettings, path: &str) -> Option<Response<Body>> {
     let rest = path.strip_prefix(settings.base_path.as_str())?;
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
     }
     let name = rest.trim_start_matches('/');
-    let is_page = name.is_empty() || !name.rsplit('/').next().unwrap_or("").contains('.');
+    // Pictures of agents are asked for below this path; there are none.
+    let is_page = !name.starts_with("avatar/") && (name.is_empty() || !name.rsplit('/').next().unwrap_or("").contains('.'));
     if !is_page {
         return Some(match load(settings, name).await {
             Some(bytes) => file(name, bytes),
-            None => {
-                let mut missing = super::text_response(StatusCode::NOT_FOUND, "Not Found");
-                add_headers(missing.headers_mut());
-                missing
-            }
+            None => missing(),
         });
     }
-    let page = load(settings, "index.html").await?;
+    let Some(page) = load(settings, "index.html").await else { return Some(missing()) };
     let page = String::from_utf8_lossy(&page);
     let hashes = inline_script_hashes(&page);
     let mark = format!("<html data-openclaw-control-ui-base-path=\"{}\" data-openclaw-terminal-enabled=\"false\"", escape(&settings.base_path));
@@ -92,6 +89,12 @@ pub(super) async fn serve(settings: &DoorSettings, path: &str) -> Option<Respons
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     add_headers_for(response.headers_mut(), &hashes);
     Some(response)
+}
+
+fn missing() -> Response<Body> {
+    let mut missing = super::text_response(StatusCode::NOT_FOUND, "Not Found");
+    add_headers(missing.headers_mut());
+    missing
 }
 
 fn escape(text: &str) -> String {

@@ -293,7 +293,11 @@ where
                     line.take(&bytes).await;
                 }
                 Heard::Alive => alive = true,
-                Heard::TooBig => line.outbox.abort(close::TOO_BIG, ""),
+                Heard::TooBig => {
+                    line.outbox.abort(close::TOO_BIG, "");
+                    written.cancelled().await;
+                    break;
+                }
                 Heard::Gone => break,
             },
             _ = pings.tick() => {
