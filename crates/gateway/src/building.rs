@@ -11,7 +11,7 @@ use clawstead_config::{Config, HotPart};
 use clawstead_providers::Models;
 use clawstead_state::{Scan, Store, Table};
 use clawstead_terms::{AgentId, Failure, RunEvent, SessionKey, Unit};
-use clawstead_tools::{Places, Rpc, Toolbox};
+use clawstead_tools::{AnyTool, Places, Rpc, Toolbox};
 use clawstead_wire::device::DeviceIdentity;
 use clawstead_wire::methods;
 use clawstead_world::{Post, TaskKind, World};
@@ -63,6 +63,8 @@ pub struct Ground {
     pub brain: Option<Arc<dyn Brain>>,
     /// Where tools stand.
     pub places: Places,
+    /// Tools besides the built-in ones: of plugins, of simulations.
+    pub further_tools: Vec<Arc<dyn AnyTool>>,
     /// Files of workspaces are made where they are missing.
     pub set_up_workspaces: SetUpWorkspaces,
 }
@@ -169,7 +171,7 @@ impl Building {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn raise(ground: Ground) -> Result<Self, Failure> {
-        let Ground { world, store, live, reloads, identity, name, process, brain, places, set_up_workspaces } = ground;
+        let Ground { world, store, live, reloads, identity, name, process, brain, places, further_tools, set_up_workspaces } = ground;
         let config = live.config.clone();
         let now = config.load_full();
         let mut notices = Vec::new();
@@ -195,7 +197,7 @@ impl Building {
         let minds = Arc::new(Minds { models: ArcSwap::from_pointee(models) });
         let approvals = Approvals::new(keeper.clone(), world.clone(), news.clone());
         let tool_calls = Arc::new(ToolCalls::new(approvals.clone(), config.clone(), world.clone()));
-        let tools = Arc::new(Tools::new(Arc::new(Toolbox::new(places)), config.clone()));
+        let tools = Arc::new(Tools::new(Arc::new(Toolbox::with(places, further_tools)), config.clone()));
 
         // The one door, the lanes behind it, the way out.
         let agents = Arc::new(Agents::of(&now));
@@ -410,14 +412,14 @@ impl Janitor {
             return;
         }
         let now = self.world.clock.now();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = self.world.tasks.blocking(move || {
             for folder in folders {
                 if let Err(err) = workspace::set_up(&folder, now, workspace::Git::WhenNew) {
                     tracing::warn!(workspace = %folder.display(), err = %err, "a workspace could not be made");
                 }
             }
         });
-        if made.await.is_err() {
+        if made.await.is_none() {
             tracing::warn!("making workspaces ended early");
         }
     }
@@ -426,7 +428,7 @@ impl Janitor {
         for one in &config.agents.list {
             let Some(settings) = self.desk.settings(&one.id) else { continue };
             let (lanes, now) = (self.lanes.clone(), self.world.clock.now());
-            let Ok(skills) = tokio::task::spawn_blocking(move || lanes.contexts().skills(&settings, now)).await else { continue };
+            let Some(skills) = self.world.tasks.blocking(move || lanes.contexts().skills(&settings, now)).await else { continue };
             for warning in &skills.warnings {
                 tracing::warn!(agent = %one.id, "{warning}");
             }

@@ -141,7 +141,7 @@ impl RunDesk for Desk {
 
     async fn heartbeat_file(&self, agent: &AgentId) -> Option<String> {
         let path = self.workspace(agent)?.join("HEARTBEAT.md");
-        tokio::task::spawn_blocking(move || std::fs::read_to_string(path).ok()).await.ok().flatten()
+        self.world.tasks.blocking(move || std::fs::read_to_string(path).ok()).await.flatten()
     }
 
     async fn forget_cron_sessions(&self, agent: &AgentId, age_ms: i64) {

@@ -280,6 +280,7 @@ async fn once(
         process: process.clone(),
         brain: None,
         places: Places::of_process(config.paths.state_dir.clone()),
+        further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::Yes,
     };
     let building = Building::raise(ground).await?;

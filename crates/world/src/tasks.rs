@@ -41,6 +41,15 @@ pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     failed: CancellationToken,
+    blocking: Blocking,
+}
+
+/// Where work that blocks is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Blocking {
+    #[default]
+    OnAThread,
+    InPlace,
 }
 
 impl Tasks {
@@ -48,6 +57,21 @@ impl Tasks {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty set for simulations: [`Self::blocking`] works in place, because a thread ends at a moment that no
+    /// seed decides.
+    #[must_use]
+    pub fn simulated() -> Self {
+        Self { blocking: Blocking::InPlace, ..Self::default() }
+    }
+
+    /// Does work that blocks (files), off the threads that serve. None when it panicked or the runtime ends.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match self.blocking {
+            Blocking::OnAThread => tokio::task::spawn_blocking(work).await.ok(),
+            Blocking::InPlace => Some(work()),
+        }
     }
 
     /// Cancelled when the gateway stops; long-running tasks watch it.
