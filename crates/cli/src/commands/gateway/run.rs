@@ -34,6 +34,7 @@ const FORCE_WAIT: Duration = Duration::from_secs(10);
 
 /// Start the gateway in the foreground.
 #[derive(clap::Args, Default)]
+#[group(skip)]
 #[command(after_help = "Examples:\n  openclaw gateway run\n  openclaw gateway run --port 19001 --verbose\n  openclaw --dev gateway --dev            A throw-away gateway beside your own")]
 pub struct Args {
     /// Port [default: OPENCLAW_GATEWAY_PORT, gateway.port, 18789]
