@@ -123,9 +123,12 @@ async fn an_unknown_key_is_one_warning() {
     config["surprise"] = json!({"a": 1});
     setup.config = Some(config.to_string());
     let gateway = Gateway::start(setup).await.unwrap();
-    let log = gateway.log_text();
-    let naming = |word: &str| log.lines().filter(|line| line.contains(word)).count();
-    assert_eq!((naming("gateway.prot"), naming("surprise")), (1, 1), "{log}");
+    let naming = |word: &str| gateway.log_text().lines().filter(|line| line.contains(word)).count();
+    let both = until(PATIENCE, async || (naming("\"prot\"") > 0 && naming("\"surprise\"") > 0).then_some(())).await;
+    assert!(both.is_some(), "{}", gateway.log_text());
+    let mut client = Client::connect(gateway.port).await.unwrap();
+    client.call("health", json!({})).await.unwrap();
+    assert_eq!((naming("\"prot\""), naming("\"surprise\"")), (1, 1), "{}", gateway.log_text());
 }
 
 #[tokio::test]

@@ -222,9 +222,9 @@ async fn load(gateway: &Gateway, figures: &mut Figures) -> anyhow::Result<()> {
     }
     let mut streams = JoinSet::new();
     for stream in 0..STREAMS {
-        let port = gateway.port;
+        // One after another: a gateway lets in only so many connections that have not introduced themselves yet.
+        let mut client = Client::connect(gateway.port).await.context("a streaming client")?;
         streams.spawn(async move {
-            let mut client = Client::connect(port).await?;
             let done =
                 client.turn(&format!("agent:a{}:stream-{stream}", stream % AGENTS), "!pace 100 !pieces 80 !words 400", &format!("stream-{stream}")).await?;
             anyhow::ensure!(done.state == "final", "a stream ended as {}", done.state);
