@@ -44,6 +44,7 @@ pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
     let mut moving = tokio::time::interval(Duration::from_millis(TICK_MS));
     moving.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut drawn = Instant::now();
+    let mut ended = std::pin::pin!(told_to_end());
     session.paint(&mut screen)?;
     loop {
         let due = drawn + Duration::from_millis(FRAME_MS);
@@ -64,6 +65,7 @@ pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
             },
             step = session.line.next(&options.connect) => session.line_step(step)?,
             Some(event) = session.work.next() => session.take(event),
+            () = &mut ended => session.done = true,
             _ = moving.tick(), if session.state.is_moving() => session.take(Event::Tick),
         }
         if session.done {
@@ -71,6 +73,23 @@ pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
             return Ok(());
         }
     }
+}
+
+/// Waits until the system asks us to end: the terminal must be given back then too.
+async fn told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut term), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+            tokio::select! {
+                biased;
+                _ = term.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn translate(event: TermEvent) -> Option<Event> {

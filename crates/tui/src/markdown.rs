@@ -1,10 +1,12 @@
-//! A light renderer for the Markdown that models write: headings, emphasis, code, lists, quotes, rules, links.
+//! A light renderer for the Markdown that models write: headings, emphasis, code, lists, quotes, rules, links,
+//! tables that fit.
 //! Anything else is shown as it is.
 
 use ratatui::{
     style::Style,
     text::{Line, Span},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::{
     text::{Indent, clean, wrap},
@@ -17,7 +19,8 @@ pub fn render(text: &str, width: usize, theme: &Theme) -> Vec<Line<'static>> {
     let cleaned = clean(text);
     let mut out = Vec::new();
     let mut fence: Option<Fence> = None;
-    for line in cleaned.split('\n') {
+    let mut lines = cleaned.split('\n').peekable();
+    while let Some(line) = lines.next() {
         if let Some(open) = &fence {
             if open.closes(line) {
                 fence = None;
@@ -31,6 +34,14 @@ pub fn render(text: &str, width: usize, theme: &Theme) -> Vec<Line<'static>> {
                 out.push(Line::from(Span::styled(format!("│ {}", opened.language), theme.dim)));
             }
             fence = Some(opened);
+            continue;
+        }
+        if is_row(line) {
+            let mut rows = vec![line];
+            while let Some(next) = lines.next_if(|next| is_row(next)) {
+                rows.push(next);
+            }
+            out.extend(table(&rows, width, theme));
             continue;
         }
         out.extend(block(line, width, theme));
@@ -90,6 +101,50 @@ fn block(line: &str, width: usize, theme: &Theme) -> Vec<Line<'static>> {
     }
     let indent = Indent { first: vec![Span::raw(pad.clone())], rest: vec![Span::raw(pad)] };
     wrap(&inline(body, Style::default(), theme), width, &indent)
+}
+
+fn is_row(line: &str) -> bool {
+    let line = line.trim();
+    line.len() > 2 && line.starts_with('|') && line.ends_with('|')
+}
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim().trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// Rows with their columns under each other; as they are when they do not fit.
+fn table(rows: &[&str], width: usize, theme: &Theme) -> Vec<Line<'static>> {
+    let is_line = |row: &[&str]| row.iter().all(|cell| !cell.is_empty() && cell.chars().all(|c| matches!(c, '-' | ':')));
+    let all: Vec<Vec<&str>> = rows.iter().map(|row| cells(row)).collect();
+    let shown: Vec<Vec<Vec<Span<'static>>>> =
+        all.iter().filter(|row| !is_line(row)).map(|row| row.iter().map(|cell| inline(cell, Style::default(), theme)).collect()).collect();
+    let wide = |cell: &[Span<'static>]| cell.iter().map(|span| span.content.width()).sum::<usize>();
+    let columns = shown.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(|at| shown.iter().filter_map(|row| row.get(at)).map(|cell| wide(cell)).max().unwrap_or(0)).collect();
+    let total = widths.iter().sum::<usize>() + 3 * columns.saturating_sub(1);
+    if total > width || all.len() < 2 || !is_line(&all[1]) {
+        return rows.iter().flat_map(|row| wrap(&inline(row.trim(), Style::default(), theme), width, &Indent::default())).collect();
+    }
+    let mut out = Vec::new();
+    for (at, row) in shown.into_iter().enumerate() {
+        let mut spans = Vec::new();
+        for (column, held) in widths.iter().enumerate() {
+            let cell = row.get(column).cloned().unwrap_or_default();
+            let gap = held.saturating_sub(wide(&cell));
+            if column > 0 {
+                spans.push(Span::styled(" │ ", theme.dim));
+            }
+            let style = if at == 0 { theme.bold } else { Style::default() };
+            spans.extend(cell.into_iter().map(|span| Span::styled(span.content, span.style.patch(style))));
+            spans.push(Span::raw(" ".repeat(gap)));
+        }
+        out.push(Line::from(spans));
+        if at == 0 {
+            let rules: Vec<String> = widths.iter().map(|held| "─".repeat(*held)).collect();
+            out.push(Line::from(Span::styled(rules.join("─┼─"), theme.dim)));
+        }
+    }
+    out
 }
 
 fn heading(body: &str) -> Option<&str> {
@@ -220,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_aligned_when_they_fit() {
+        let text = "| a | long |\n|---|:--:|\n| **wide** | x |\nafter";
+        assert_eq!(shown(text, 30), ["a    │ long", "─────┼─────", "wide │ x   ", "after"]);
+        assert_eq!(shown("| a | b |\n| c |", 30), ["| a | b |", "| c |"]);
+        assert_eq!(shown(text, 10)[0], "| a | long");
+    }
+
+    #[test]
     fn a_fence_that_is_not_closed_yet_is_code() {
         assert_eq!(shown("```\nlet a = **b**;", 30), ["│ let a = **b**;"]);
     }
@@ -236,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_wider_than_asked_and_never_a_panic(text in "[a-z*_`#>\\[\\]()~\\\\ \n0-9.漢-]{0,120}", width in 12usize..40) {
+        fn never_wider_than_asked_and_never_a_panic(text in "[a-z|*_`#>\\[\\]()~\\\\ \n0-9.漢-]{0,120}", width in 12usize..40) {
             for line in shown(&text, width) {
                 prop_assert!(line.width() <= width, "{line:?}");
             }
