@@ -209,7 +209,13 @@ impl Models {
             if let Some((until, i)) = rests.filter(|_| round == 0 && next_round.is_empty()) {
                 let candidate = &candidates[i];
                 let now = self.world.clock.now();
-                if self.health.lock().unwrap_or_else(PoisonError::into_inner).may_probe(&candidate.model.to_string(), now) {
+                let may = {
+                    let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+                    // A host that failed a moment ago may be back; with nothing else to try, asking beats refusing.
+                    let only_choice = attempts.is_empty() && health.host_open(self.host_of(&candidate.model.provider), now).is_some();
+                    only_choice || health.may_probe(&candidate.model.to_string(), now)
+                };
+                if may {
                     match self.candidate(candidate, &ask, observer, &mut failed_last, &mut attempts, Force::Yes).await {
                         Tried::Answered(answer) => return Ok(*answer),
                         Tried::Failed(error) if !error.kind.falls_back() => return Err(AskError { error, attempts }),

@@ -51,6 +51,8 @@ pub enum MergeMode {
 pub struct ProviderInput {
     /// Where it is.
     pub base_url: Option<String>,
+    /// The address is from the environment, like the key that goes with it.
+    pub from_environment: bool,
     /// The word for its dialect.
     pub api: Option<String>,
     /// Its keys, first one first.
@@ -211,6 +213,17 @@ impl ModelsInput {
         for host in catalog::HOSTS {
             if let Some(key) = host.env.iter().find_map(|name| env(name).filter(|v| !v.trim().is_empty())) {
                 input.env_keys.insert(host.id.into(), Secret::new(key.trim()));
+            }
+            // `ANTHROPIC_BASE_URL` and the like, as the providers' own libraries read them; the config comes first.
+            let name = format!("{}_BASE_URL", host.id.to_uppercase().replace('-', "_"));
+            if input.mode == MergeMode::Merge
+                && let Some(url) = env(&name).map(|url| url.trim().trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
+            {
+                let provider = input.providers.entry(host.id.into()).or_default();
+                if provider.base_url.is_none() {
+                    provider.base_url = Some(url);
+                    provider.from_environment = true;
+                }
             }
         }
         input

@@ -520,7 +520,7 @@ fn entry(id: &str, section: &ProviderInput, input: &ModelsInput, warnings: &mut 
     });
     let mut out = blank(dialect, &api);
     out.compat = host.map(catalog::Host::compat).unwrap_or_default();
-    let own_address = section.base_url.is_some();
+    let own_address = !section.from_environment && (section.base_url.is_some());
     out.base_url = section.base_url.clone().or_else(|| host.map(|h| h.base_url.to_owned())).unwrap_or_default();
     if api == "ollama" && !out.base_url.ends_with("/v1") {
         out.base_url.push_str("/v1");

@@ -5,8 +5,12 @@
 
 pub mod auth;
 pub mod handshake;
+pub mod history;
+pub mod hooks;
 mod http;
+mod js_json;
 pub mod limits;
+pub mod openai;
 mod ui;
 mod ws;
 
@@ -135,6 +139,7 @@ impl DoorSettings {
             trusted_proxies: config.trusted_proxies.iter().filter_map(read_net).collect(),
             real_ip: config.allow_real_ip_fallback,
             origins: OriginRules { allowed: config.control_ui.allowed_origins.clone(), host_fallback: config.control_ui.host_header_origin_fallback },
+            approve_local: config.raw.pointer("/nodes/pairing/autoApproveLocal").and_then(Value::as_bool).unwrap_or(true),
             control_ui_without_device: config.control_ui.disable_device_auth,
             control_ui: config.control_ui.enabled,
             base_path: config.control_ui.base_path.clone(),
