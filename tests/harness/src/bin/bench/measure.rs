@@ -96,7 +96,9 @@ fn setup(whose: Whose, model: &MockModel, home: &Path) -> anyhow::Result<Setup> 
     let port = free_port()?;
     let names: Vec<String> = (0..AGENTS).map(|index| format!("a{index}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let config = config(port, &model.v1(), &names);
+    let mut config = config(port, &model.v1(), &names);
+    // Both programs hold runs above eight (on two cores) back unless told otherwise; the load part wants 200 at once.
+    config["agents"]["defaults"]["maxConcurrent"] = serde_json::json!(STREAMS);
     let setup = if whose == Whose::Ours { Setup::ours(&config) } else { Setup::original(&config) };
     Ok(Setup { port, home: Some(home.to_owned()), ..setup })
 }

@@ -6,7 +6,7 @@ use crate::measure::{AGENTS, AT_ONCE, Counts, Figures, IDLE_CLIENTS, STREAMS};
 pub fn table(counts: &Counts, ours: &Result<Figures, String>, original: &Result<Figures, String>) -> String {
     let original_counts = counts.original();
     let mut text = String::from(
-        "# Benchmarks\n\nWritten by `cargo xtask bench`: both programs in one run, one after the other, with the same model server (no delay) and the same client.\n\n",
+        "# Benchmarks\n\nWritten by `cargo xtask bench`: both programs in one run, one after the other, with the same model server (no delay), the same client and the same config (`maxConcurrent` 200).\n\n",
     );
     let _ = writeln!(text, "Machine: {}.\n", machine());
     let _ = writeln!(text, "| | bar | Clawstead | OpenClaw 2026.9.6 | method |\n|---|---|---|---|---|");
