@@ -218,9 +218,11 @@ async fn long_session(gateway: &Gateway, counts: &Counts, figures: &mut Figures)
 
 /// Idle clients and streams, while a probe asks for readiness every 20 ms.
 async fn load(gateway: &Gateway, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut idle = Vec::with_capacity(IDLE_CLIENTS);
+    // Idle clients say nothing, but they read what is sent to everybody, as open dashboards do.
+    let mut idle = JoinSet::new();
     for _ in 0..IDLE_CLIENTS {
-        idle.push(Client::connect(gateway.port).await.context("an idle client")?);
+        let mut client = Client::connect(gateway.port).await.context("an idle client")?;
+        idle.spawn(async move { while client.frame().await.is_ok() {} });
     }
     let mut streams = JoinSet::new();
     for stream in 0..STREAMS {
