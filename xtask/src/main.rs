@@ -1,6 +1,7 @@
 //! Repository chores: `cargo xtask <chore>`.
 
 mod bench;
+mod docs;
 mod engines;
 mod floors;
 mod run;
@@ -16,6 +17,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   test [--quick] [filter]  all tests with the real programs they run against
   engines [--env]          fetch those programs (--env prints their variables)
   bench [--quick]          measure beside the original; writes benches/results.md
+  docs                     write docs/reference from the code
   floors                   check that every crate uses lower floors only
   soak                     kill the gateway 200 times under load and check the ledger";
 
@@ -27,6 +29,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "test" => test::command(&repo, rest)?,
         "engines" => engines::command(&repo, rest).map(|()| true)?,
         "bench" => bench::bench(&repo, rest).map(|()| true)?,
+        "docs" => docs::command(&repo).map(|()| true)?,
         "floors" => floors::command(&repo)?,
         "soak" => bench::soak(&repo, rest).map(|()| true)?,
         "" | "help" | "--help" | "-h" => {

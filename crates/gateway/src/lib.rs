@@ -8,6 +8,7 @@ pub mod cron;
 pub mod approvals;
 pub mod desk;
 pub mod devices;
+pub mod docs;
 pub mod doors;
 pub mod fanout;
 pub mod letters;
@@ -27,6 +28,7 @@ pub mod rpc;
 pub mod run;
 pub mod settings;
 pub mod shown;
+pub mod taps;
 pub mod toolbox;
 pub mod vitals;
 
