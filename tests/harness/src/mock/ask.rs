@@ -149,6 +149,9 @@ pub(super) struct Plan {
 
 /// Decides, from the request, the options and the request's number.
 pub(super) fn plan(ask: &Ask, options: &Options, n: u64) -> Plan {
+    // A turn that failed leaves its message unanswered; the next request has both as one. The newest word counts.
+    let newest = ask.text.rsplit("\n\n").find(|part| part.trim_start().starts_with('!'));
+    let ask = &newest.map_or_else(|| ask.clone(), |part| Ask { text: part.trim().to_owned(), ..ask.clone() });
     let text = &ask.text;
     let number = |word: &str| after(text, word).and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     let pieces = number("!pieces").and_then(|count| usize::try_from(count).ok()).unwrap_or(if options.pieces == 0 { 8 } else { options.pieces });
