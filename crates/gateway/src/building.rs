@@ -23,7 +23,7 @@ use crate::{
     cron::{self, Broadcast, Cron},
     desk::Desk,
     devices::Devices,
-    doors::{DoorParts, DoorSettings, Doors, Facts, Mounts},
+    doors::{DoorParts, DoorSettings, Doors, Facts, Mounts, history, hooks, openai},
     fanout::{Fanout, SessionRows},
     keeper::{self, Claims, Keeper},
     live::{Live, Reloaded},
@@ -33,6 +33,7 @@ use crate::{
     rpc::{self, Router, system::Process},
     settings::{self, Agents},
     shown, skill_jobs,
+    taps::Taps,
     tool_calls::ToolCalls,
     toolbox::Tools,
     vitals,
@@ -110,12 +111,14 @@ pub struct Building {
 struct Hall {
     fanout: Fanout,
     outbox: Outbox,
+    taps: Taps,
     world: World,
 }
 
 impl RunSink for Hall {
     fn emit(&self, event: RunEvent) {
         self.fanout.run(&event);
+        self.taps.run(&event);
     }
 
     fn session_changed(&self, change: SessionChange) {
@@ -204,13 +207,14 @@ impl Building {
         let post = Arc::new(PostOffice::new(config.clone()));
         let outlets = Arc::new(Outlets::default());
         let outbox = Outbox::start(keeper.clone(), world.clone(), outlets.clone(), now.agents.list.iter().map(|a| a.id.clone()));
+        let taps = Taps::default();
         let lanes = Lanes::new(LaneParts {
             world: world.clone(),
             store: store.clone(),
             settings: agents.clone(),
             brain: brain.unwrap_or_else(|| minds.clone()),
             toolbox: tools.clone(),
-            sink: Arc::new(Hall { fanout: fanout.clone(), outbox: outbox.clone(), world: world.clone() }),
+            sink: Arc::new(Hall { fanout: fanout.clone(), outbox: outbox.clone(), taps: taps.clone(), world: world.clone() }),
             post: post.clone(),
             rpc: tool_calls.clone() as Arc<dyn Rpc>,
             limits: settings::lane_limits(&now),
@@ -294,6 +298,9 @@ impl Building {
         notices.extend(accounts.apply(&settings::channels(&now)));
 
         let mounts = Mounts {
+            v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
+            hooks: Some(hooks::routes(chat, cron.clone(), config.clone())),
+            sessions: Some(history::routes(desk.clone())),
             hooks_path: now.hooks.path.clone(),
             tools: Some(tools_rpc),
             ..Mounts::default()

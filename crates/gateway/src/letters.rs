@@ -27,8 +27,13 @@ pub fn origin(caller: &Caller) -> Origin {
 /// A request for a turn.
 #[must_use]
 pub fn request(world: &World, caller: &Caller, session: SessionKey, run_id: RunId, body: Vec<Part>, options: TurnOptions) -> Envelope {
+    letter(world, origin(caller), session, run_id, body, options)
+}
+
+/// A request for a turn, from anybody.
+#[must_use]
+pub fn letter(world: &World, from: Origin, session: SessionKey, run_id: RunId, body: Vec<Part>, options: TurnOptions) -> Envelope {
     let now = world.clock.now();
-    let from = origin(caller);
     let path = if let Origin::Agent { agent, .. } = &from { vec![agent.clone()] } else { Vec::new() };
     Envelope {
         id: world.rng.uuid_v7(now).into(),

@@ -17,6 +17,7 @@ use clawstead_wire::{ErrorShape, limits::COMPATIBLE_VERSION};
 use super::{
     Doors, Phase,
     auth::{AuthMode, Peer, SecretCheck},
+    js_json,
     limits::Credential,
     ui, ws,
 };
@@ -130,6 +131,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 pub(super) async fn handle(doors: Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphorePermit>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
     let mut response = route(&doors, address, place, request).await;
+    let failed = response.status().is_client_error();
     let headers = response.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -137,6 +139,10 @@ pub(super) async fn handle(doors: Arc<Doors>, address: SocketAddr, place: Arc<Ow
         (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(self), geolocation=()"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if failed {
+        // Only what is there is worth words about keeping it.
+        headers.remove(header::CACHE_CONTROL);
     }
     if head_only {
         *response.body_mut() = Body::empty();
@@ -169,7 +175,10 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
     if below(hooks_path)
         && let Some(hooks) = &mounts.hooks
     {
-        return delegate(hooks, request.map(Body::new)).await;
+        let mut request = request.map(Body::new);
+        // Wrong tokens are counted by client.
+        request.extensions_mut().insert(axum::extract::ConnectInfo(SocketAddr::new(peer.client, address.port())));
+        return delegate(hooks, request).await;
     }
     if path == "/tools/invoke" {
         return match authorise(doors, &peer, request.headers()).await {
@@ -195,6 +204,10 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
     }
     if path.starts_with("/v1/") || path.starts_with("/api/") {
         return not_found();
+    }
+    if path.starts_with("/__openclaw__/a2ui") || path.starts_with("/__openclaw__/cap/") {
+        // Canvas pages need a capability, and nobody has one here.
+        return unauthorized();
     }
     if !settings.control_ui || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return not_found();
@@ -347,9 +360,9 @@ async fn invoke_tool(doors: &Doors, caller: Caller, request: Request<Body>) -> R
     let Ok(bytes) = to_bytes(request.into_body(), TOOLS_BODY_MAX).await else {
         return error_response(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large", "invalid_request_error");
     };
-    let body: Value = match serde_json::from_slice(if bytes.is_empty() { b"{}" } else { &bytes }) {
+    let body: Value = match js_json::parse(&bytes) {
         Ok(body) => body,
-        Err(err) => return error_response(StatusCode::BAD_REQUEST, &err.to_string(), "invalid_request_error"),
+        Err(message) => return error_response(StatusCode::BAD_REQUEST, &message, "invalid_request_error"),
     };
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
     let Some(name) = text("tool").or_else(|| text("name")) else {
