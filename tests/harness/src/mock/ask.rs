@@ -16,7 +16,7 @@ pub enum Dialect {
 }
 
 /// What is read of a request. Only the end of the conversation is decoded: a test session grows to thousands of turns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     /// The model.
     pub model: String,
