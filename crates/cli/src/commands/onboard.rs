@@ -5,7 +5,11 @@ use crate::{cx::Cx, fail::Fail};
 pub struct Args {}
 /// Later.
 #[derive(clap::Args)]
-pub struct ConfigureArgs {}
+pub struct ConfigureArgs {
+    /// Area
+    #[arg(long)]
+    pub section: Vec<String>,
+}
 /// Later.
 pub fn run(_: &Args, _: &Cx) -> Outcome { Err(Fail::new("not written yet")) }
 /// Later.
