@@ -297,11 +297,12 @@ impl Building {
         cron.begin().await?;
         notices.extend(accounts.apply(&settings::channels(&now)));
 
+        let hooked = config.clone();
         let mounts = Mounts {
             v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
             hooks: Some(hooks::routes(chat, cron.clone(), config.clone())),
             sessions: Some(history::routes(desk.clone())),
-            hooks_path: now.hooks.path.clone(),
+            hooks_path: Some(Arc::new(move || hooked.load().hooks.path.clone())),
             tools: Some(tools_rpc),
             ..Mounts::default()
         };

@@ -18,9 +18,12 @@ use clawstead_terms::{RunEvent, RunEventKind, RunId};
 /// Events that wait for one listener at most, its last place being for the end.
 const WAITING_MAX: usize = 64;
 
+/// By run; the number tells listeners of one run apart.
+type Listeners = HashMap<RunId, Vec<(u64, mpsc::Sender<RunEventKind>)>>;
+
 #[derive(Default)]
 struct Shared {
-    listeners: Mutex<HashMap<RunId, Vec<(u64, mpsc::Sender<RunEventKind>)>>>,
+    listeners: Mutex<Listeners>,
     /// Spares the lanes a lock while nobody listens.
     count: AtomicUsize,
     next: AtomicU64,
@@ -38,7 +41,7 @@ pub struct Tap {
     events: mpsc::Receiver<RunEventKind>,
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, HashMap<RunId, Vec<(u64, mpsc::Sender<RunEventKind>)>>> {
+fn lock(shared: &Shared) -> MutexGuard<'_, Listeners> {
     shared.listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

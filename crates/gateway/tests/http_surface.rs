@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use clawstead_agent::{Brain, BrainAsk, BrainChunk, BrainStream, ModelLimits};
-use clawstead_config::{DevFlag, Env, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
+use clawstead_config::{Config, DevFlag, Env, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
 use clawstead_gateway::{
     building::{Building, Ground, SetUpWorkspaces},
     doors::{self, DoorSettings, Phase},
@@ -31,7 +31,7 @@ use clawstead_providers::{Chunk, ErrorKind, ProviderError};
 use clawstead_state::MemoryStore;
 use clawstead_terms::{AgentId, Part, Role, SessionKey, StopReason, Usage};
 use clawstead_tools::Places;
-use clawstead_wire::device::DeviceIdentity;
+use clawstead_wire::{Client, ConnectOptions, device::DeviceIdentity};
 use clawstead_world::{SystemClock, TaskKind, World};
 
 /// How many recorded requests hold; may only grow.
@@ -55,6 +55,7 @@ const OUT: [(&str, &str); 8] = [
 /// Answers like the model behind the recordings, and remembers what it was asked.
 struct Mock {
     asks: Mutex<Vec<BrainAsk>>,
+    asked: tokio::sync::Notify,
     /// Lets the answers to `SLOW` end, one permit each.
     gate: Semaphore,
 }
@@ -64,6 +65,7 @@ impl Brain for Mock {
     async fn ask(&self, ask: BrainAsk) -> Result<BrainStream, ProviderError> {
         let last = ask.messages.iter().rev().find(|m| m.role == Role::User).map(|m| m.plain_text()).unwrap_or_default();
         self.asks.lock().unwrap().push(ask);
+        self.asked.notify_one();
         if last.contains("FAILME") {
             return Err(ProviderError { kind: ErrorKind::Request, provider: "mock".into(), model: "mock-1".into(), message: "400 mock upstream failure".into(), status: Some(400), retry_after_ms: None });
         }
@@ -93,6 +95,7 @@ impl Brain for Mock {
 struct House {
     building: Building,
     mock: Arc<Mock>,
+    live: Arc<Live>,
     world: World,
     port: u16,
     _folder: tempfile::TempDir,
@@ -110,18 +113,23 @@ fn recorded_config() -> Value {
     })
 }
 
+fn load(config: &Value, env: &Env) -> (Snapshot, Arc<Config>) {
+    let paths = Paths::resolve(Profile::from_flags(None, DevFlag::Off).unwrap(), env);
+    let snapshot = Snapshot::from_bytes(config.to_string().as_bytes(), &paths, env, ReadOptions::default());
+    let loaded = snapshot.load(Strictness::Strict, SecretOptions::default()).unwrap();
+    (snapshot, loaded.config)
+}
+
 async fn house(config: &Value) -> House {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();
     let env = Env::from_pairs([("HOME", home.as_str()), ("OPENCLAW_STATE_DIR", home.as_str())]);
-    let paths = Paths::resolve(Profile::from_flags(None, DevFlag::Off).unwrap(), &env);
-    let snapshot = Snapshot::from_bytes(config.to_string().as_bytes(), &paths, &env, ReadOptions::default());
-    let loaded = snapshot.load(Strictness::Strict, SecretOptions::default()).unwrap();
-    let settings = DoorSettings::from_config(&loaded.config.gateway);
-    let (live, reloads) = Live::new(snapshot, loaded.config, env, None, Strictness::Strict);
+    let (snapshot, loaded) = load(config, &env);
+    let settings = DoorSettings::from_config(&loaded.gateway);
+    let (live, reloads) = Live::new(snapshot, loaded, env, None, Strictness::Strict);
     let mut world = World::simulated(11);
     world.clock = Arc::new(SystemClock);
-    let mock = Arc::new(Mock { asks: Mutex::default(), gate: Semaphore::new(0) });
+    let mock = Arc::new(Mock { asks: Mutex::default(), asked: tokio::sync::Notify::new(), gate: Semaphore::new(0) });
     let process = Process {
         version: "2026.9.6".into(),
         instance: world.rng.uuid(),
@@ -135,7 +143,7 @@ async fn house(config: &Value) -> House {
     let building = Building::raise(Ground {
         world: world.clone(),
         store: Arc::new(MemoryStore::new()),
-        live,
+        live: live.clone(),
         reloads,
         identity: DeviceIdentity::from_seed(&[1; 32]),
         name: "test".into(),
@@ -155,7 +163,7 @@ async fn house(config: &Value) -> House {
         doors::serve(listener, serving).await;
         Ok(())
     });
-    House { building, mock, world, port, _folder: folder }
+    House { building, mock, live, world, port, _folder: folder }
 }
 
 struct Answer {
@@ -559,6 +567,21 @@ async fn hooks_follow_their_rules() {
 }
 
 #[tokio::test]
+async fn a_reload_opens_moves_and_closes_doors() {
+    let house = house(&recorded_config()).await;
+    let mut config = recorded_config();
+    config["hooks"]["path"] = json!("/in/here");
+    config["gateway"]["http"] = json!({});
+    house.live.config.store(load(&config, house.live.env()).1);
+    let wake = json!({"text": "x", "mode": "next-heartbeat"});
+    assert_eq!(house.hook("/hooks/wake", &[], &wake).await.status, 404);
+    assert_eq!(house.hook("/in/here/wake", &[], &wake).await.status, 200);
+    let off = house.post("/v1/chat/completions", &[], &json!({"messages": [{"role": "user", "content": "hi"}]})).await;
+    assert_eq!((off.status, off.body.as_str(), house.asked()), (404, "Not Found", 0));
+    house.close().await;
+}
+
+#[tokio::test]
 async fn wrong_hook_tokens_are_counted_and_a_right_one_passes() {
     let house = house(&recorded_config()).await;
     let wrong = request(house.port, "POST", "/hooks/wake", &[("authorization", "Bearer wrong")], "{\"text\":\"x\"}");
@@ -568,6 +591,26 @@ async fn wrong_hook_tokens_are_counted_and_a_right_one_passes() {
     let told = send(house.port, &wrong).await;
     assert_eq!((told.status, told.body.as_str(), told.headers["retry-after"].as_str()), (429, "Too Many Requests", "60"));
     assert_eq!(house.hook("/hooks/wake", &[], &json!({"text": "x", "mode": "next-heartbeat"})).await.status, 200);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_admin_stops_a_run_and_its_caller_is_told() {
+    let house = house(&recorded_config()).await;
+    let url = format!("ws://127.0.0.1:{}", house.port);
+    let admin = Client::connect(ConnectOptions::cli(url, "1").token(TOKEN).scopes(["operator.admin"]).device(DeviceIdentity::from_seed(&[3; 32]))).await.unwrap();
+    let bearer = format!("Bearer {}", admin.hello().auth.device_token.clone().unwrap());
+    let body = json!({"messages": [{"role": "user", "content": "SLOW"}]});
+    let kill = async {
+        house.mock.asked.notified().await;
+        send(house.port, &request(house.port, "POST", "/sessions/agent%3Amain%3Aslow/kill", &[("authorization", &bearer)], "{}")).await
+    };
+    let headers = [("x-openclaw-session-key", "slow")];
+    let (answer, killed) = tokio::join!(house.post("/v1/chat/completions", &headers, &body), kill);
+    assert_eq!((killed.status, killed.json()), (200, json!({"ok": true, "killed": true})));
+    assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (503, Some("api_error")), "{}", answer.body);
+    let again = send(house.port, &request(house.port, "POST", "/sessions/agent%3Amain%3Aslow/kill", &[("authorization", &bearer)], "{}")).await;
+    assert_eq!(again.json(), json!({"ok": true, "killed": false}));
     house.close().await;
 }
 

@@ -54,9 +54,9 @@ fn failed(failure: &Failure) -> Response<Body> {
 }
 
 /// The session named in the path, which must be there.
-fn session(desk: &Desk, asked: &str) -> Result<SessionKey, Response<Body>> {
-    let key = desk.key(asked, None).map_err(|failure| failed(&failure))?;
-    if desk.row(&key).is_some() { Ok(key) } else { Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("Session not found: {asked}"))) }
+fn session(desk: &Desk, asked: &str) -> Result<SessionKey, Failure> {
+    let key = desk.key(asked, None)?;
+    if desk.row(&key).is_some() { Ok(key) } else { Err(Failure::not_found(format!("Session not found: {asked}"))) }
 }
 
 async fn history(State(desk): State<Arc<Desk>>, Extension(caller): Extension<HttpCaller>, Path(asked): Path<String>, Query(page): Query<Page>, method: Method) -> Response<Body> {
@@ -68,7 +68,7 @@ async fn history(State(desk): State<Arc<Desk>>, Extension(caller): Extension<Htt
     }
     let key = match session(&desk, &asked) {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(failure) => return failed(&failure),
     };
     let limit = match page.limit.as_deref().map(str::parse::<usize>) {
         None => PAGE,
@@ -117,7 +117,7 @@ async fn kill(State(desk): State<Arc<Desk>>, Extension(caller): Extension<HttpCa
     }
     let key = match session(&desk, &asked) {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(failure) => return failed(&failure),
     };
     match desk.lanes().abort(&key, None, "rpc").await {
         Ok(stopped) => json_response(StatusCode::OK, &json!({ "ok": true, "killed": !stopped.runs.is_empty() })),

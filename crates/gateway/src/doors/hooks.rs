@@ -183,15 +183,16 @@ impl Hooks {
             }
             return Ok(None);
         };
-        let mut answers = Vec::new();
         let payloads = mapping::payloads(mapping, payload);
         if payloads.len() > ITEMS_MAX {
             return Err(Refusal::bad(format!("{} items in one request, at most {ITEMS_MAX} are taken", payloads.len())));
         }
         let now = jiff::Timestamp::from_millisecond(self.chat.world.clock.now().0).map(|at| at.to_string()).unwrap_or_default();
-        for payload in payloads {
-            let scene = Scene { path, query, headers, payload: &payload, now: now.clone() };
-            answers.push(match call::mapped(mapping, &scene, &channels)? {
+        // All are read before the first is stored.
+        let wishes = payloads.iter().map(|payload| call::mapped(mapping, &Scene { path, query, headers, payload, now: now.clone() }, &channels)).collect::<Result<Vec<_>, _>>()?;
+        let mut answers = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            answers.push(match wish {
                 Mapped::Wake(wake) => self.wake(config, &asked, wake).await?,
                 Mapped::Turn(turn) => self.turn(config, &asked, *turn).await?,
             });

@@ -79,8 +79,8 @@ pub struct Mounts {
     pub v1: Option<axum::Router>,
     /// Everything below [`Mounts::hooks_path`].
     pub hooks: Option<axum::Router>,
-    /// `hooks.path`; empty counts as `/hooks`.
-    pub hooks_path: String,
+    /// Tells `hooks.path`, which a reload may change; `/hooks` when absent.
+    pub hooks_path: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// `/sessions/*`.
     pub sessions: Option<axum::Router>,
     /// `/metrics`.
@@ -171,9 +171,8 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
     }
     let mounts = doors.mounts();
     let below = |base: &str| path == base || path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
-    let hooks_path = if mounts.hooks_path.is_empty() { "/hooks" } else { mounts.hooks_path.as_str() };
-    if below(hooks_path)
-        && let Some(hooks) = &mounts.hooks
+    if let Some(hooks) = &mounts.hooks
+        && below(&mounts.hooks_path.as_ref().map_or_else(|| "/hooks".to_owned(), |path| path()))
     {
         let mut request = request.map(Body::new);
         // Wrong tokens are counted by client.

@@ -214,19 +214,19 @@ fn model_json(id: &str) -> Value {
     json!({ "id": id, "object": "model", "created": 0, "owned_by": "openclaw", "permission": [] })
 }
 
-/// What reading needs; the answer in the way when it may not go on.
-fn readable(surface: &Surface, caller: &HttpCaller, method: &Method) -> Result<(), Response<Body>> {
+/// What stands in the way of reading, if anything.
+fn obstacle(surface: &Surface, caller: &HttpCaller, method: &Method) -> Option<Response<Body>> {
     if !surface.any_enabled() {
-        return Err(not_found());
+        return Some(not_found());
     }
     if method != Method::GET {
-        return Err(not_allowed("GET"));
+        return Some(not_allowed("GET"));
     }
-    if caller.0.may(Scope::Read) { Ok(()) } else { Err(forbidden("operator.read")) }
+    (!caller.0.may(Scope::Read)).then(|| forbidden("operator.read"))
 }
 
 async fn models(State(surface): State<Arc<Surface>>, Extension(caller): Extension<HttpCaller>, method: Method) -> Response<Body> {
-    if let Err(response) = readable(&surface, &caller, &method) {
+    if let Some(response) = obstacle(&surface, &caller, &method) {
         return response;
     }
     let mut data = vec![model_json("openclaw"), model_json("openclaw/default")];
@@ -235,7 +235,7 @@ async fn models(State(surface): State<Arc<Surface>>, Extension(caller): Extensio
 }
 
 async fn one_model(State(surface): State<Arc<Surface>>, Extension(caller): Extension<HttpCaller>, Path(id): Path<String>, method: Method) -> Response<Body> {
-    if let Err(response) = readable(&surface, &caller, &method) {
+    if let Some(response) = obstacle(&surface, &caller, &method) {
         return response;
     }
     match target::read_model(&id) {
