@@ -215,6 +215,8 @@ fn config() -> String {
 mod tests {
     use std::{fs, path::Path};
 
+    use clawstead_config::{DevFlag, Env, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
+
     use super::{kind_words, pages};
 
     #[test]
@@ -222,6 +224,17 @@ mod tests {
         assert_eq!(kind_words("b|=auto,off"), "true or false; or `auto`, `off`");
         assert_eq!(kind_words("[s|i>=1]|0"), "list of (text; or whole number >=1); or null");
         assert_eq!(kind_words("s#1,"), "text, at least 1 characters");
+    }
+
+    #[test]
+    fn the_example_config_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/one-gateway/openclaw.json5");
+        let env = Env::from_pairs([("HOME", "/home/ann"), ("EXAMPLE_TOKEN", "secret-token-of-ann")]);
+        let paths = Paths::resolve(Profile::from_flags(None, DevFlag::Off).unwrap(), &env);
+        let snapshot = Snapshot::from_bytes(&fs::read(path).unwrap(), &paths, &env, ReadOptions::default());
+        let loaded = snapshot.load(Strictness::Strict, SecretOptions::default()).unwrap();
+        assert_eq!(loaded.config.agents.list.len(), 3);
+        assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
     }
 
     #[test]
