@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use clawstead_agent::{HISTORY_MAX, HistoryPage, RunRow, is_conflict};
+use clawstead_agent::{HISTORY_MAX, HistoryPage, RunRow, is_conflict, silence::NO_REPLY};
 use clawstead_terms::{AgentId, Failure, QueueMode, Role, RunEventKind, RunId, RunStatus, SessionKey, StopReason, TurnOptions, Usage};
 use clawstead_world::TaskKind;
 
@@ -240,12 +240,25 @@ struct Told {
     /// All of the current message that was told.
     shown: String,
     all: String,
+    /// The newest message may turn out to be none, so nothing of it was told yet.
+    held: bool,
+}
+
+/// True for what may become the token of an agent that says nothing.
+fn may_be_silence(text: &str) -> bool {
+    let bare = text.trim().trim_matches(|c: char| c.is_ascii_punctuation() && c != '_');
+    !text.trim().is_empty() && NO_REPLY.starts_with(bare)
 }
 
 impl Told {
     /// What to tell now that message `item` reads `text`. Only a message that goes on where the last piece ended can
     /// be continued; anything else begins a paragraph of its own.
     fn more(&mut self, item: &str, text: &str) -> String {
+        self.held = item != self.item && may_be_silence(text);
+        if self.held { String::new() } else { self.add(item, text) }
+    }
+
+    fn add(&mut self, item: &str, text: &str) -> String {
         if item == self.item
             && let Some(more) = text.strip_prefix(self.shown.as_str())
         {
@@ -271,8 +284,8 @@ impl Told {
 
     /// What is missing of the final text.
     fn rest(&mut self, text: &str) -> String {
-        if self.all.is_empty() {
-            return self.more("", text);
+        if self.all.is_empty() || (self.held && text != NOTHING_SAID) {
+            return self.add("the end", text);
         }
         let Some(more) = text.strip_prefix(self.shown.as_str()).map(str::to_owned) else { return String::new() };
         self.push(&more);
@@ -362,7 +375,7 @@ async fn tell(surface: &Surface, taken: &mut Taken, mut teller: Box<dyn Teller>,
 
 #[cfg(test)]
 mod tests {
-    use super::{Told, derived, temperature, tool_choice};
+    use super::{NOTHING_SAID, Told, derived, temperature, tool_choice};
     use serde_json::json;
 
     #[test]
@@ -384,6 +397,21 @@ mod tests {
         assert_eq!(told.all, "Looking it up.\n\n21 degrees");
         let mut silent = Told::default();
         assert_eq!(silent.rest("all at once"), "all at once");
+    }
+
+    #[test]
+    fn a_silent_token_is_not_told() {
+        let mut told = Told::default();
+        assert_eq!((told.more("a", "NO"), told.more("a", "NO_REPLY")), (String::new(), String::new()));
+        assert_eq!(told.rest(NOTHING_SAID), NOTHING_SAID);
+        let mut told = Told::default();
+        assert_eq!((told.more("a", "NO"), told.more("a", "NOT yet")), (String::new(), "NOT yet".into()), "other words are");
+        let mut told = Told::default();
+        told.more("a", "Done.");
+        assert_eq!((told.more("b", "NO_REPLY"), told.rest(NOTHING_SAID)), (String::new(), String::new()), "something was said already");
+        let mut told = Told::default();
+        told.more("a", "Sure?");
+        assert_eq!((told.more("b", "NO"), told.rest("NO")), (String::new(), "\n\nNO".into()), "a short answer is told at the end");
     }
 
     #[test]
