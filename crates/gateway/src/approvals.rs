@@ -26,7 +26,7 @@ const WAIT_MS_MAX: u64 = 3_600_000;
 /// How long a decided request can still be asked for.
 const KEPT: Duration = Duration::from_secs(60);
 /// The row of the allow lists.
-const FILE_KEY: &str = "exec-approvals";
+pub(crate) const FILE_KEY: &str = "exec-approvals";
 
 /// A request.
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@ use crate::{
     devices::Devices,
     doors::{DoorParts, DoorSettings, Doors, Facts, Mounts, history, hooks, openai},
     fanout::{Fanout, SessionRows},
+    import,
     keeper::{self, Claims, Keeper},
     live::{Live, Reloaded},
     outbox::{Outbox, Outlets},
@@ -184,6 +185,9 @@ impl Building {
         let incarnation = u64::try_from(world.clock.now().0).unwrap_or(0);
         keeper.claim(&units(&now), &name, incarnation).await?;
         let global = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit was not taken"))?;
+
+        // What an older OpenClaw left, once; before anything reads its rows.
+        import::run(&keeper, &now, &world).await?;
 
         // Who listens, who is paired, who is connected.
         let fanout = Fanout::new();

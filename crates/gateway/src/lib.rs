@@ -15,6 +15,7 @@ pub mod letters;
 pub mod tool_calls;
 pub mod building;
 pub mod skill_jobs;
+pub mod import;
 pub mod keeper;
 pub mod live;
 pub mod logs;
