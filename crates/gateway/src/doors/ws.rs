@@ -51,6 +51,8 @@ use crate::{
 
 /// Requests of one connection that run at once; more are told to come again.
 pub const REQUESTS_AT_ONCE_MAX: usize = 128;
+/// Bytes buffered each way in the WebSocket library, for one socket.
+const SOCKET_BUFFER_BYTES: usize = 8 * 1024;
 /// Bytes read from a socket before it is authenticated: the queued handshake frames and some framing.
 const PREAUTH_BYTES_MAX: usize = limits::PREAUTH_FRAME_BYTES_MAX * (limits::HANDSHAKE_QUEUE_MAX + 2);
 /// How long the other side has to answer our close.
@@ -127,7 +129,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (gate, open) = Gate::new(io);
-    let config = WebSocketConfig::default().max_message_size(Some(limits::FRAME_BYTES_MAX)).max_frame_size(Some(limits::FRAME_BYTES_MAX));
+    // The library's own buffers are 128 KiB each way and socket; a thousand idle clients must not cost that.
+    let config = WebSocketConfig::default()
+        .read_buffer_size(SOCKET_BUFFER_BYTES)
+        .write_buffer_size(SOCKET_BUFFER_BYTES)
+        .max_message_size(Some(limits::FRAME_BYTES_MAX))
+        .max_frame_size(Some(limits::FRAME_BYTES_MAX));
     let mut socket = WebSocketStream::from_raw_socket(gate, WsRole::Server, Some(config)).await;
     let deadline = Instant::now() + Duration::from_millis(doors.settings().handshake_ms);
     let conn_id = doors.world().rng.uuid();

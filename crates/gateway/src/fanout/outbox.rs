@@ -13,6 +13,9 @@ use clawstead_wire::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// Things that one write takes.
+const BATCH_ITEMS_MAX: usize = 64;
+
 /// One thing to write.
 #[derive(Clone, Debug)]
 pub enum Item {
@@ -162,7 +165,9 @@ impl Outbox {
             {
                 let mut state = self.lock();
                 if !state.queue.is_empty() {
-                    return Next::Items(std::mem::take(&mut state.queue).into());
+                    // A piece at a time: what is taken is held until it was written.
+                    let count = state.queue.len().min(BATCH_ITEMS_MAX);
+                    return Next::Items(state.queue.drain(..count).collect());
                 }
                 if let Some(farewell) = &state.farewell {
                     return Next::Farewell(farewell.clone());
