@@ -92,7 +92,10 @@ pub fn session(row: &SessionRow, now: clawstead_terms::Millis) -> Value {
         "sharingRole": "admin",
         "lifecycleRevision": row.lifecycle_revision.to_string(),
     });
+    let at_work = row.has_active_run();
     let optional = [
+        ("activeModelProvider", json!(row.model_provider.as_ref().filter(|_| at_work))),
+        ("activeModel", json!(row.model.as_ref().filter(|_| at_work))),
         ("label", json!(row.label)),
         ("displayName", json!(row.display_name.as_ref().or(row.label.as_ref()))),
         ("derivedTitle", json!(row.derived_title)),

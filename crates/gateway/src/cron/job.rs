@@ -269,7 +269,10 @@ impl Job {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         let lift = [
             ("configRevision", json!(self.revision())),
+            ("nextRunAt", json!(self.state.next_run_at_ms.and_then(in_words))),
             ("nextRunAtMs", json!(self.state.next_run_at_ms)),
+            ("scheduleKind", json!(value["schedule"]["kind"])),
+            ("lastRunAt", json!(self.state.last_run_at_ms.and_then(in_words))),
             ("lastRunAtMs", json!(self.state.last_run_at_ms)),
             ("lastRunStatus", json!(self.state.last_run_status)),
             ("lastRunError", json!(self.state.last_error)),
@@ -285,6 +288,11 @@ impl Job {
         }
         value
     }
+}
+
+/// An instant as RFC 3339 in UTC.
+fn in_words(at_ms: i64) -> Option<String> {
+    jiff::Timestamp::from_millisecond(at_ms).ok().map(|at| at.to_string())
 }
 
 /// One finished run, as `cron.runs` lists it.

@@ -255,6 +255,11 @@ impl Fanout {
                 payload.insert(name.clone(), value.clone());
             }
         }
+        // Sessions above this one; clients show it below them.
+        if !payload.contains_key("ancestorSessions") {
+            let above: Vec<Value> = row.get("parentSessionKey").map(|key| json!({ "key": key })).into_iter().collect();
+            payload.insert("ancestorSessions".into(), above.into());
+        }
         payload.insert("session".into(), Value::Object(row));
     }
 

@@ -110,8 +110,25 @@ impl Teller<'_> {
             agent_id: Some(event.agent.as_str().to_owned()),
             is_heartbeat: Some(event.heartbeat),
             spawned_by: event.spawned_by.as_ref().map(|key| key.as_str().to_owned()),
-            more: Map::new(),
+            more: self.agent_more(stream),
         }
+    }
+
+    /// Tools come with the session they work in.
+    fn agent_more(&self, stream: &str) -> Map<String, Value> {
+        let mut more = Map::new();
+        if stream == "tool" {
+            self.fanout.add_row(&mut more, self.key());
+            for own in ["runId", "seq", "stream", "ts", "data", "sessionKey", "sessionId", "agentId", "isHeartbeat", "spawnedBy"] {
+                more.remove(own);
+            }
+        }
+        more
+    }
+
+    /// The model is free again; told where the run ends, so that clients see it before the end.
+    fn released(&mut self) {
+        self.agent("lifecycle", || json!({ "phase": "model", "provider": null, "model": null }));
     }
 
     /// A `chat` event with the number of the `agent` event it goes with.
@@ -146,14 +163,13 @@ impl Teller<'_> {
                 self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.run.started" })));
                 self.changed("start");
             }
-            RunEventKind::Model(model) => {
-                let (provider, name) = model.as_ref().map_or((None, None), |(p, m)| (Some(p), Some(m)));
+            RunEventKind::Model(Some((provider, name))) => {
                 self.agent("lifecycle", || json!({ "phase": "model", "provider": provider, "model": name }));
-                if model.is_some() {
-                    track.model.clone_from(model);
-                    self.changed("model");
-                }
+                track.model = Some((provider.clone(), name.clone()));
+                self.changed("model");
             }
+            // The end that follows tells it.
+            RunEventKind::Model(None) => {}
             RunEventKind::Text { item_id, text, delta } => {
                 track.text.clone_from(text);
                 self.agent("assistant", || json!({ "text": text, "delta": delta, "itemId": item_id }));
@@ -179,6 +195,9 @@ impl Teller<'_> {
                         self.fanout.add_row(&mut more, self.key());
                         for own in ["sessionKey", "agentId", "messageId", "messageSeq", "message"] {
                             more.remove(own);
+                        }
+                        if let Some(run) = &message.run_id {
+                            more.insert("runId".into(), run.as_str().into());
                         }
                         SessionMessageEvent {
                             session_key: self.key().as_str().to_owned(),
@@ -212,7 +231,13 @@ impl Teller<'_> {
             RunEventKind::ToolEnd { call_id, name, content, details, is_error, duration_ms } => {
                 let status = if *is_error { "failed" } else { "completed" };
                 let result = json!({ "content": parts_json(content), "details": details });
-                self.agent("tool", || json!({ "phase": "result", "name": name, "toolCallId": call_id, "isError": is_error, "result": result }));
+                self.agent("tool", || {
+                    let mut data = json!({ "phase": "result", "name": name, "toolCallId": call_id, "isError": is_error, "result": result });
+                    if COMMAND_TOOLS.contains(&name.as_str()) {
+                        data["commandBearing"] = true.into();
+                    }
+                    data
+                });
                 self.item(call_id, name, json!({ "phase": "end", "status": status, "startedAt": at - i64::try_from(*duration_ms).unwrap_or(0), "endedAt": at }));
                 let output: String = content.iter().filter_map(|part| if let clawstead_terms::Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
                 let mut data = json!({ "phase": "end", "output": output, "status": status, "durationMs": duration_ms });
@@ -250,6 +275,7 @@ impl Teller<'_> {
             RunEventKind::Finished { text, stop_reason, started_at, tools_used, .. } => {
                 let stop = stop_word(*stop_reason);
                 self.agent("lifecycle", || json!({ "phase": "finishing", "stopReason": stop, "aborted": false, "livenessState": "working", "endedAt": at }));
+                self.released();
                 let disposition = if text.is_empty() { "silent" } else { "visible" };
                 let model = track.model.as_ref().map(|(provider, model)| json!({ "provider": provider, "model": model }));
                 let run = event.run_id.as_str();
@@ -261,6 +287,7 @@ impl Teller<'_> {
                             "successfulToolNames": tools_used, "rerouted": false, "terminalDisposition": disposition },
                         "executionSettled": true }),
                 );
+                self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("end");
                 self.chat(self.seq, ChatState::Final, || {
                     let mut more = json!({ "stopReason": stop });
@@ -272,12 +299,21 @@ impl Teller<'_> {
             }
             RunEventKind::Failed { failure, error_kind, started_at, partial } => {
                 let message = &failure.message;
-                self.agent("lifecycle", || json!({ "phase": "finishing", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at }));
+                let observed = track.model.as_ref().map(|(provider, model)| json!({ "provider": provider, "model": model, "failoverReason": error_kind }));
+                let with_observed = |mut data: Value| {
+                    if let Some(observed) = &observed {
+                        data["errorObservation"] = observed.clone();
+                    }
+                    data
+                };
+                self.agent("lifecycle", || with_observed(json!({ "phase": "finishing", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at })));
+                self.released();
                 self.agent(
                     "lifecycle",
-                    || json!({ "phase": "error", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at, "startedAt": started_at,
-                        "executionSettled": true }),
+                    || with_observed(json!({ "phase": "error", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at, "startedAt": started_at,
+                        "executionSettled": true })),
                 );
+                self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("error");
                 self.chat(self.seq, ChatState::Error, || {
                     let mut more = json!({ "errorMessage": message, "errorKind": chat_error_kind(error_kind) });
@@ -303,6 +339,8 @@ impl Teller<'_> {
                     || json!({ "phase": "end", "status": "cancelled", "aborted": true, "stopReason": reason, "startedAt": started_at, "endedAt": at,
                         "executionSettled": true }),
                 );
+                self.released();
+                self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("end");
             }
             _ => {}

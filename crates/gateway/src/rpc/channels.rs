@@ -203,7 +203,7 @@ impl ChannelsApi<Cx> for ChannelsRpc {
     }
 
     async fn pairing_list(&self, _: &Cx, _: PairingListParams) -> Result<Value, ErrorShape> {
-        Ok(json!({"requests": [], "accounts": []}))
+        Ok(json!({"requests": [], "accounts": [], "commandOwnerConfigured": false, "limits": {"pendingPerAccount": 0, "ttlMs": 0}}))
     }
 
     async fn pairing_approve(&self, _: &Cx, params: PairingApproveParams) -> Result<Value, ErrorShape> {

@@ -126,7 +126,11 @@ impl ChatRpc {
                 return Ok(json!({"kind": "reset"}));
             }
             let messages: Vec<Value> = page.items.iter().flat_map(|item| self.events(&row, item)).collect();
-            return Ok(json!({"kind": "delta", "messages": messages, "deltaCursor": page.cursor.to_string(), "sessionInfo": shown::session(&row, now)}));
+            let mut out = json!({"kind": "delta", "messages": messages, "deltaCursor": page.cursor.to_string(), "pendingInputs": {"items": [], "total": 0}, "sessionInfo": shown::session(&row, now)});
+            if let Some(run) = lanes.active_run(key) {
+                out["inFlightRun"] = json!({"runId": run, "text": self.fanout.text_so_far(&run).unwrap_or_default()});
+            }
+            return Ok(out);
         }
         let limit = params.limit.map_or(PAGE_DEFAULT, |n| usize::try_from(n).unwrap_or(PAGE_DEFAULT));
         let offset = usize::try_from(params.offset.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -356,14 +360,18 @@ impl ChatApi<Cx> for ChatRpc {
             session_id: None,
             max_chars: params.max_chars,
         };
-        self.page(&asked, &key, &page).await
+        let mut out = self.page(&asked, &key, &page).await?;
+        if out.get("kind").is_none() {
+            out["activity"] = json!([]);
+        }
+        Ok(out)
     }
 
     async fn metadata(&self, _: &Cx, _: MetadataParams) -> Result<Value, ErrorShape> {
         let models = self.minds.models.load();
         let mut list = models::rows(&models, self.config.load().models.allow.as_deref());
         list.retain(|row| row["available"] == json!(true) || row.get("tags").is_some());
-        Ok(json!({"models": list, "commands": tools::commands(), "swarmEnabled": false, "runtimeSelectionLocked": false}))
+        Ok(json!({"models": list, "accountSelection": models::automatic_account(), "commands": tools::commands(), "swarmEnabled": false, "runtimeSelectionLocked": false}))
     }
 
     async fn message_get(&self, _: &Cx, params: MessageGetParams) -> Result<Value, ErrorShape> {

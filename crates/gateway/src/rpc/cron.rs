@@ -91,8 +91,8 @@ impl<C: Send + Sync + 'static> CronApi<C> for CronRpc {
             state: declared.map_or_else(JobState::default, |job| job.state),
         };
         let job = self.cron.put(job).await.map_err(|failure| refused(method, &failure))?;
-        let preview = if job.delivery.is_some() { json!({"deliveryPreview": self.cron.delivery_preview(&job).await}) } else { json!({}) };
-        Ok(merged(job.shown(&self.cron.default_agent()), preview, json!({})))
+        let preview = if job.delivery.is_some() { self.cron.delivery_preview(&job).await } else { json!({"label": "not requested", "detail": "not requested"}) };
+        Ok(merged(job.shown(&self.cron.default_agent()), json!({"deliveryPreview": preview}), json!({})))
     }
 
     async fn update(&self, _: &C, params: UpdateParams) -> Result<Value, ErrorShape> {

@@ -62,6 +62,12 @@ pub fn rows(models: &Models, allow: Option<&[String]>) -> Vec<Value> {
         .collect()
 }
 
+/// Which account of a provider is used: the registry chooses.
+#[must_use]
+pub fn automatic_account() -> Value {
+    json!({"kind": "automatic", "label": "Automatic account selection"})
+}
+
 #[async_trait]
 impl ModelsApi<Cx> for ModelsRpc {
     async fn list(&self, cx: &Cx, params: ModelsListParams) -> Result<Value, ErrorShape> {
@@ -87,7 +93,7 @@ impl ModelsApi<Cx> for ModelsRpc {
                 row["manualSelectionAllowed"] = json!(true);
             }
         }
-        Ok(json!({"models": list}))
+        Ok(json!({"models": list, "accountSelection": automatic_account(), "defaultModels": {"automaticUtilityModel": null}}))
     }
 
     async fn auth_status(&self, _: &Cx, _: AuthStatusParams) -> Result<Value, ErrorShape> {

@@ -1,6 +1,6 @@
 //! `sessions.*`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -162,7 +162,40 @@ impl SessionsRpc {
 
 fn groups_shown(names: &[String]) -> Value {
     let groups: Vec<Value> = names.iter().enumerate().map(|(position, name)| json!({"name": name, "position": position})).collect();
-    json!({"ok": true, "groups": groups, "names": names})
+    json!({"ok": true, "groups": groups, "names": names, "sectionOrder": []})
+}
+
+/// Tokens and price of sessions together.
+fn totals(rows: &[&Arc<SessionRow>]) -> Value {
+    let sum = |pick: fn(&SessionRow) -> u64| rows.iter().map(|row| pick(row)).sum::<u64>();
+    let (input, output, read, write) = (sum(|r| r.input_tokens), sum(|r| r.output_tokens), sum(|r| r.cache_read), sum(|r| r.cache_write));
+    let cost: f64 = rows.iter().map(|row| row.cost_usd).sum();
+    json!({"input": input, "output": output, "cacheRead": read, "cacheWrite": write, "totalTokens": input + output + read + write, "totalCost": cost,
+        "inputCost": 0, "outputCost": 0, "cacheReadCost": 0, "cacheWriteCost": 0, "missingCostEntries": 0})
+}
+
+/// Usage by model, provider and agent. What is not counted apart (days, channels, single tools) is empty.
+fn aggregates(rows: &[Arc<SessionRow>]) -> Value {
+    let mut models: BTreeMap<(&str, &str), Vec<&Arc<SessionRow>>> = BTreeMap::new();
+    let mut providers: BTreeMap<&str, Vec<&Arc<SessionRow>>> = BTreeMap::new();
+    let mut agents: BTreeMap<&str, Vec<&Arc<SessionRow>>> = BTreeMap::new();
+    for row in rows {
+        if let (Some(provider), Some(model)) = (row.model_provider.as_deref(), row.model.as_deref()) {
+            models.entry((provider, model)).or_default().push(row);
+            providers.entry(provider).or_default().push(row);
+        }
+        agents.entry(row.agent_id.as_str()).or_default().push(row);
+    }
+    let messages: u64 = rows.iter().map(|row| row.message_count).sum();
+    json!({
+        "sessionCount": rows.len(),
+        "messages": {"total": messages, "user": 0, "assistant": 0, "toolCalls": 0, "toolResults": 0, "errors": 0},
+        "tools": {"totalCalls": 0, "uniqueTools": 0, "tools": []},
+        "byModel": models.iter().map(|((provider, model), rows)| json!({"provider": provider, "model": model, "count": rows.len(), "totals": totals(rows)})).collect::<Vec<_>>(),
+        "byProvider": providers.iter().map(|(provider, rows)| json!({"provider": provider, "count": rows.len(), "totals": totals(rows)})).collect::<Vec<_>>(),
+        "byAgent": agents.iter().map(|(agent, rows)| json!({"agentId": agent, "totals": totals(rows)})).collect::<Vec<_>>(),
+        "byChannel": [], "byCreator": [], "costDaily": [], "dailyLatency": [], "modelDaily": [], "daily": [],
+    })
 }
 
 fn text_change(change: clawstead_wire::method::Change<String>) -> Option<Option<String>> {
@@ -447,10 +480,17 @@ impl SessionsApi<Cx> for SessionsRpc {
                     "usage": {"input": row.input_tokens, "output": row.output_tokens, "cacheRead": row.cache_read, "cacheWrite": row.cache_write, "totalTokens": total, "totalCost": row.cost_usd, "missingCostEntries": 0}})
             })
             .collect();
-        let sum = |pick: fn(&SessionRow) -> u64| rows.iter().map(|row| pick(row)).sum::<u64>();
-        let cost: f64 = rows.iter().map(|row| row.cost_usd).sum();
-        let (input, output, read, write) = (sum(|r| r.input_tokens), sum(|r| r.output_tokens), sum(|r| r.cache_read), sum(|r| r.cache_write));
-        Ok(json!({"updatedAt": self.now(), "sessions": sessions, "totals": {"input": input, "output": output, "cacheRead": read, "cacheWrite": write, "totalTokens": input + output + read + write, "totalCost": cost, "missingCostEntries": 0}, "aggregates": {}}))
+        let (from, to) = (params.start_date.as_deref().unwrap_or(""), params.end_date.as_deref().unwrap_or(""));
+        Ok(json!({
+            "updatedAt": self.now(),
+            "startDate": from,
+            "endDate": to,
+            "sessions": sessions,
+            "totals": totals(&rows.iter().collect::<Vec<_>>()),
+            "aggregates": aggregates(&rows),
+            "creatorOptions": [],
+            "cacheStatus": {"status": "fresh", "cachedFiles": rows.len(), "pendingFiles": 0, "staleFiles": 0},
+        }))
     }
 
     async fn search(&self, cx: &Cx, params: SearchParams) -> Result<Value, ErrorShape> {
@@ -479,7 +519,7 @@ impl SessionsApi<Cx> for SessionsRpc {
     }
 
     async fn groups_defaults(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
-        Ok(json!({"ok": true, "defaults": {}}))
+        Ok(json!({"ok": true, "defaults": []}))
     }
 
     async fn groups_put(&self, _: &Cx, params: GroupsPutParams) -> Result<Value, ErrorShape> {

@@ -171,8 +171,8 @@ impl<C: Send + Sync + 'static> SurfacesApi<C> for SurfacesRpc {
         Ok(json!({ "artifacts": [] }))
     }
 
-    async fn pull_requests_subscribe(&self, _: &C, _: PullRequestsParams) -> Result<Value, ErrorShape> {
-        Ok(json!({ "subscribed": true }))
+    async fn pull_requests_subscribe(&self, _: &C, params: PullRequestsParams) -> Result<Value, ErrorShape> {
+        Ok(json!({ "subscribed": !params.session_keys.is_empty() }))
     }
 
     async fn environments_list(&self, _: &C, _: EnvironmentsParams) -> Result<Value, ErrorShape> {

@@ -1,0 +1,3 @@
+//! What is fuzzed. See `README.md`.
+
+pub mod checks;
