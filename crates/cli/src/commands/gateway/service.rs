@@ -8,7 +8,15 @@ use std::{
 use serde_json::{Value, json};
 
 use super::unit::Unit;
-use crate::{commands::Outcome, cx::Cx, device, fail::Fail, format::now_ms, local, print};
+use crate::{
+    commands::Outcome,
+    cx::Cx,
+    device,
+    fail::Fail,
+    format::now_ms,
+    local, print,
+    rpc::{self, Connect},
+};
 
 /// How long `stop` and `restart` wait for the process to go, unless told otherwise. Just above the gateway's own limit.
 const STOP_WAIT: Duration = Duration::from_secs(330);
@@ -45,6 +53,14 @@ pub struct InstallArgs {
     /// JSON
     #[arg(long)]
     json: bool,
+}
+
+impl InstallArgs {
+    /// Without any flag.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self { port: None, token: None, runtime: None, runtime_path: None, wrapper: None, force: false, allow_unconfigured: false, dry_run: false, json: false }
+    }
 }
 
 /// Start the service.
@@ -259,9 +275,10 @@ pub fn restart(args: &RestartArgs, cx: &Cx) -> Outcome {
         let Some(holder) = local::running(cx) else {
             return Err(Fail::new("No gateway runs here.").hint("openclaw gateway, or openclaw gateway install"));
         };
+        // The process stays; what changes is the id of its start.
+        let before = boot_id(cx, holder.port);
         signal(holder.pid, rustix::process::Signal::USR2)?;
-        // In-process restart: the process stays, the note gets a new start time.
-        let back = wait_until(limit, || local::running(cx).is_some_and(|now| now.started_at_ms != holder.started_at_ms) && local::port_busy(holder.port));
+        let back = wait_until(limit, || boot_id(cx, holder.port).is_some_and(|now| before.as_ref() != Some(&now)));
         if back {
             return Ok(("restarted", format!("Restarted the gateway (pid {}, port {}).", holder.pid, holder.port)));
         }
@@ -297,6 +314,18 @@ pub fn uninstall(args: &UninstallArgs, cx: &Cx) -> Outcome {
         Ok((result, message)) => done(args.json, "uninstall", result, &message, &[]),
         Err(fail) => refused(args.json, "uninstall", fail),
     }
+}
+
+/// The id of a gateway's start, when it lets us in.
+fn boot_id(cx: &Cx, port: u16) -> Option<String> {
+    let flags = Connect { port: Some(port), timeout: Some(2_000), ..Connect::default() };
+    let asked = cx.block_on(async {
+        let gateway = rpc::open(cx, &flags, 2_000).await?;
+        let id = gateway.client.hello().server.boot_id.clone();
+        gateway.client.close().await;
+        Ok(id)
+    });
+    asked.ok().flatten()
 }
 
 /// Sends a signal.
