@@ -16,8 +16,6 @@ mod rows;
 mod running;
 mod sessions;
 mod survey;
-#[cfg(test)]
-mod tests;
 mod tree;
 
 use std::{
@@ -520,7 +518,7 @@ async fn store_house(keeper: &Keeper, config: &Config, world: &World, read: &Rea
         let unit = Unit::Agent(agent.clone());
         if keeper.claims.get(&unit).is_none() {
             let names: Vec<String> = jobs.iter().map(|job| format!("{:?}", job.name)).collect();
-            report.skipped.push(format!("cron jobs {} of agent {agent}: it is not in the config", names.join(", ")));
+            report.skipped.push(format!("cron jobs {} of agent {agent}: it is not in the config (afterwards: `openclaw sessions import`)", names.join(", ")));
             continue;
         }
         for job in jobs {
