@@ -61,13 +61,6 @@ impl Fail {
         Self { exit, said: true, ..Self::new("") }
     }
 
-    /// With an exit code.
-    #[must_use]
-    pub fn exit(mut self, code: u8) -> Self {
-        self.exit = code;
-        self
-    }
-
     /// With what to try next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

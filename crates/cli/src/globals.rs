@@ -30,7 +30,9 @@ impl Globals {
         let mut globals = Self::default();
         let mut rest = Vec::with_capacity(argv.len());
         let mut args = argv.into_iter();
-        rest.push(args.next().unwrap_or_else(|| "openclaw".into()));
+        // Whatever the file is called, help speaks of openclaw.
+        let _ = args.next();
+        rest.push("openclaw".to_owned());
         let mut command: Option<String> = None;
         while let Some(arg) = args.next() {
             if arg == "--" {

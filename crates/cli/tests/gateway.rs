@@ -71,6 +71,8 @@ fn a_first_start_is_safe_and_every_command_finds_it() {
     let stopped = run(&["gateway", "stop", "--force", "--json"]);
     assert_eq!((stopped.code, stopped.json()["result"].as_str()), (0, Some("stopped")), "{}", stopped.out);
     assert_eq!(gateway.wait(), Some(0));
+    let said = std::fs::read_to_string(home.dir.path().join("gateway.out")).unwrap();
+    assert!(said.contains("received SIGUSR2; restarting") && said.contains("received SIGTERM; shutting down"), "{said}");
 
     // without a gateway the database still answers
     let stored = run(&["sessions", "--json"]).json();

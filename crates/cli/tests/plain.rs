@@ -186,3 +186,18 @@ fn completions_are_made_for_every_shell() {
         assert!(ran.code == 0 && ran.out.contains("openclaw") && ran.out.contains("sessions"), "{shell}");
     }
 }
+
+#[test]
+fn the_reference_page_is_fresh() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/cli.md");
+    let made = Home::new().run(&["__docs", "cli"]).out;
+    let kept = std::fs::read_to_string(page).unwrap_or_default();
+    assert!(made == kept, "docs/reference/cli.md is stale: write it anew with `openclaw __docs cli > docs/reference/cli.md`");
+}
+
+#[test]
+fn a_first_change_makes_a_config_that_a_gateway_accepts() {
+    let home = Home::new();
+    assert_eq!(home.run(&["models", "set", "openai/gpt-5"]).code, 0);
+    assert_eq!(home.run(&["config", "get", "gateway.mode"]).out, "local\n");
+}

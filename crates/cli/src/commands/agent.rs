@@ -98,7 +98,7 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         && config.agents.get(id).is_none()
         && config.agents.get(clawstead_terms::AgentId::normalise(id).as_str()).is_none()
     {
-        return Err(Fail::new(format!("Unknown agent id \"{id}\". Use \"openclaw agents list\" to see configured agents.")).hint("openclaw agents list"));
+        return Err(unknown_agent(id));
     }
     let seconds = args.timeout.unwrap_or(config.agents.default_agent().timeout_seconds);
     let limit = if seconds == 0 { NO_LIMIT } else { Duration::from_secs(seconds).saturating_add(GRACE) };
@@ -107,11 +107,15 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     }
     let answer = cx.block_on(async {
         let gateway = rpc::open(cx, &Connect::configured(None), 15_000).await?;
-        let done = turn(args, cx, &gateway, &prompt, limit).await;
+        let done = turn(args, &gateway, &prompt, limit).await;
         gateway.client.close().await;
         done
     })?;
     show(args, &answer.value, answer.streamed, Shape::Gateway)
+}
+
+fn unknown_agent(id: &str) -> Fail {
+    Fail::new(format!("Unknown agent id \"{id}\". Use \"openclaw agents list\" to see configured agents.")).hint("openclaw agents list")
 }
 
 fn prompt(args: &Args) -> Result<String, Fail> {
@@ -178,7 +182,7 @@ fn params(args: &Args, prompt: &str, run: &str) -> Value {
 }
 
 /// One turn. Prints text as it comes when a person watches; an interrupt also stops the run.
-async fn turn(args: &Args, cx: &Cx, gateway: &Gateway, prompt: &str, limit: Duration) -> Result<Answer, Fail> {
+async fn turn(args: &Args, gateway: &Gateway, prompt: &str, limit: Duration) -> Result<Answer, Fail> {
     let run = uuid::Uuid::new_v4().to_string();
     let mut events = gateway.client.events();
     let live = !args.json && std::io::stdout().is_terminal();
@@ -219,8 +223,15 @@ async fn turn(args: &Args, cx: &Cx, gateway: &Gateway, prompt: &str, limit: Dura
                 Err(_) => hearing = false,
             },
             answer = &mut asked => {
-                let value = answer.map_err(|fail| if streamed.is_empty() { fail } else { print::line(""); fail })?;
-                let _ = cx;
+                let value = answer.map_err(|fail| {
+                    if !streamed.is_empty() {
+                        print::line("");
+                    }
+                    match &args.agent {
+                        Some(id) if fail.message.to_lowercase().starts_with("unknown agent id") => unknown_agent(id),
+                        _ => fail,
+                    }
+                })?;
                 return Ok(Answer { value, streamed });
             }
         }
@@ -322,7 +333,7 @@ fn embedded(args: &Args, cx: &Cx, prompt: &str, limit: Duration) -> Outcome {
         };
         let target = Target { url: format!("ws://127.0.0.1:{port}"), source: "embedded", token: Some(clawstead_config::Secret::new(token)), password: None, by_hand: true };
         let gateway = rpc::open_target(cx, target, 15_000).await?;
-        let done = turn(args, cx, &gateway, prompt, limit).await;
+        let done = turn(args, &gateway, prompt, limit).await;
         gateway.client.close().await;
         stop.cancel();
         let _ = ended.await;

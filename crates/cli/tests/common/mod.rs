@@ -76,7 +76,8 @@ impl Home {
             .unwrap();
         let mut gateway = Gateway { child };
         let started = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let out = self.dir.path().join("gateway.out");
+        while !std::fs::read_to_string(&out).is_ok_and(|said| said.contains("is ready after") && said.contains("Log  ")) {
             let ended = gateway.child.try_wait().unwrap();
             let said = || std::fs::read_to_string(self.dir.path().join("gateway.out")).unwrap_or_default();
             assert!(ended.is_none(), "{}", said());

@@ -7,7 +7,7 @@ mod set;
 mod validate;
 
 use clap::Subcommand;
-use clawstead_config::{Edit, EditOptions, Guard, Planned, Snapshot, plan, plan_edit, write};
+use clawstead_config::{Edit, EditOptions, Guard, MapWrite, Planned, Snapshot, plan, plan_edit, write};
 use serde_json::json;
 
 use super::{Outcome, onboard};
@@ -61,7 +61,13 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
 /// # Errors
 /// With the reason; nothing was written then.
 pub fn apply(cx: &Cx, snapshot: &Snapshot, edits: &[Edit], dry: bool) -> Result<Planned, Fail> {
-    let planned = plan_edit(snapshot, edits, &cx.env, EditOptions { base_hash: None, version: Some(COMPATIBLE) })?;
+    // A new file without gateway.mode would count as damaged at the next start.
+    let mode = ["gateway".to_owned(), "mode".to_owned()];
+    let mut edits = edits.to_vec();
+    if !snapshot.exists && !edits.iter().any(|edit| matches!(edit, Edit::Set { path, .. } if path.starts_with(&mode[..1]) && (path.len() == 1 || path[..] == mode))) {
+        edits.insert(0, Edit::Set { path: mode.to_vec(), value: "local".into(), mode: MapWrite::Merge });
+    }
+    let planned = plan_edit(snapshot, &edits, &cx.env, EditOptions { base_hash: None, version: Some(COMPATIBLE) })?;
     if !dry && !planned.files.is_empty() {
         write(&planned, Guard::On, u64::try_from(now_ms()).unwrap_or(0))?;
     }

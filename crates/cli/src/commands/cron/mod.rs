@@ -106,7 +106,7 @@ pub fn call(cx: &Cx, common: &Common, method: &str, params: Value) -> Result<Val
 
 fn not_found(fail: Fail, id: &str) -> Fail {
     if fail.message.contains("not found") || fail.message.contains("no job") || fail.message.contains("unknown") {
-        Fail { message: format!("Automation not found: {id}. Run openclaw cron list to see ids."), hint: Some("openclaw cron list --all".into()), ..fail }
+        Fail::new(format!("Automation not found: {id}. Run openclaw cron list to see ids.")).hint("openclaw cron list --all")
     } else {
         fail
     }

@@ -173,7 +173,7 @@ fn start_log(args: &Args, cx: &Cx, config: &Config) -> Result<impl Drop + use<>,
     let (file, guard) = FileLog::open(options).map_err(|err| Fail::new(format!("The log cannot be opened: {err}")))?;
     let colour = std::io::stderr().is_terminal() && !cx.globals.no_colour && cx.env.get("NO_COLOR").is_none();
     let json_console = config.logging.console_style == "json";
-    let console = (!json_console).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(log::Pretty { colour }).with_filter(log::targets(console_level)));
+    let console = (!json_console).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).event_format(log::Pretty { colour }).with_filter(log::targets(console_level)));
     tracing_subscriber::registry().with(file.with_filter(log::targets(file_level))).with(console).try_init().map_err(|err| Fail::new(err.to_string()))?;
     Ok(guard)
 }
@@ -196,13 +196,13 @@ fn listen_for_signals(stop: &CancellationToken, restart: &Arc<Notify>) -> Result
                 _ = usr2.recv() => "SIGUSR2",
             };
             if name.starts_with("SIGUSR") {
-                tracing::info!("received {name}; restarting");
+                tracing::info!(target: "clawstead_gateway", "received {name}; restarting");
                 restart.notify_one();
             } else if stop.is_cancelled() {
-                tracing::warn!("received {name} again; leaving now");
+                tracing::warn!(target: "clawstead_gateway", "received {name} again; leaving now");
                 std::process::exit(130);
             } else {
-                tracing::info!("received {name}; shutting down");
+                tracing::info!(target: "clawstead_gateway", "received {name}; shutting down");
                 stop.cancel();
             }
         }
