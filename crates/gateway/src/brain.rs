@@ -62,7 +62,16 @@ impl Brain for Minds {
         let answer = self.models.load_full().ask(&chain, wanted, &seen).await.map_err(|err| {
             let message = err.to_string();
             ProviderError { message: message.strip_prefix(&format!("{}/{}: ", err.error.provider, err.error.model)).unwrap_or(&message).to_owned(), ..err.error }
-        })?;
+        });
+        let answer = match answer {
+            Ok(answer) => answer,
+            // Who refused is told before the refusal, so that whoever watches can name it.
+            Err(err) if !err.model.is_empty() => {
+                let refused = BrainChunk::Chosen { provider: err.provider.clone(), model: err.model.clone() };
+                return Ok(stream::iter([Ok(refused), Err(err)]).boxed());
+            }
+            Err(err) => return Err(err),
+        };
         let events = seen.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut first: Vec<Result<BrainChunk, ProviderError>> =
             events.into_iter().map(|e| Ok(BrainChunk::Fallback { from: e.from, to: e.to, failure: e.error.to_failure(), delay_ms: e.delay_ms })).collect();

@@ -7,17 +7,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json, value::to_raw_value};
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
@@ -36,17 +32,17 @@ use clawstead_state::{MemoryStore, claim_next};
 use clawstead_terms::Unit;
 use clawstead_wire::{
     Mounted,
-    connect::ConnectParams,
-    device::{DeviceIdentity, SignedText, signed_text},
+    device::DeviceIdentity,
     method::{Answer, Handler},
     methods,
 };
 use clawstead_world::{SystemClock, World};
 
+mod common;
+use common::{PASSWORD, TOKEN, prepare};
+
 /// How many transcripts hold; may only grow.
 const FLOOR: usize = 65;
-const TOKEN: &str = "test-token";
-const PASSWORD: &str = "test-password";
 /// Areas with real handlers here.
 const REAL: [&str; 4] = ["devices", "nodes", "presence", "questions"];
 /// What recordings are made of that this test looks at.
@@ -113,55 +109,12 @@ async fn house(mode: AuthMode, change: impl FnOnce(&mut DoorSettings)) -> House 
     House { doors, port, tokens: BTreeMap::new() }
 }
 
-fn identity(recorded_id: &str) -> DeviceIdentity {
-    DeviceIdentity::from_seed(&Sha256::digest(recorded_id.as_bytes()).into())
-}
-
 async fn open(house: &House, headers: &[(&'static str, String)]) -> Result<Socket, WsError> {
     let mut request = format!("ws://127.0.0.1:{}/", house.port).into_client_request()?;
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
     }
     tokio_tungstenite::connect_async(request).await.map(|(socket, _)| socket)
-}
-
-/// Puts our secrets, key, nonce and times into a recorded `connect`.
-fn prepare(file: &str, house: &House, params: &Value, old: (&str, i64), new: (&str, i64)) -> Value {
-    let text = params.to_string().replace("<GATEWAY_TOKEN>", TOKEN).replace("<GATEWAY_PASSWORD>", PASSWORD);
-    let mut params: Value = serde_json::from_str(&text).unwrap();
-    let Some(device) = params.get("device").cloned() else { return params };
-    let recorded_id = device["id"].as_str().unwrap();
-    let key = identity(recorded_id);
-    if let Some(token) = house.tokens.get(recorded_id)
-        && !file.contains("bogus")
-    {
-        params = serde_json::from_str(&params.to_string().replace("<DEVICE_TOKEN>", token)).unwrap();
-    }
-    let raw = URL_SAFE_NO_PAD.decode(device["publicKey"].as_str().unwrap()).unwrap();
-    let mut proof = device.clone();
-    if hex::encode(Sha256::digest(&raw)) == recorded_id {
-        proof["id"] = key.id().into();
-    }
-    proof["publicKey"] = key.public_key().into();
-    let signed_at = new.1 + (device["signedAt"].as_i64().unwrap() - old.1);
-    // The recorder wrote the challenge's time over the old one of this recording.
-    let signed_at = if file.contains("stale-signedAt") { signed_at - 600_000 } else { signed_at };
-    proof["signedAt"] = signed_at.into();
-    if device["nonce"] == old.0 {
-        proof["nonce"] = new.0.into();
-    }
-    let nonce = proof["nonce"].as_str().unwrap_or("").to_owned();
-    params["device"] = proof;
-    if let Ok(parsed) = ConnectParams::parse(params.clone()) {
-        let version = if file.contains("v2-legacy") { SignedText::V2 } else { SignedText::V3 };
-        let id = params["device"]["id"].as_str().unwrap().to_owned();
-        let mut signature = key.sign(&signed_text(version, &parsed, &id, signed_at, &nonce));
-        if file.contains("bad-signature") {
-            signature = key.sign("something else");
-        }
-        params["device"]["signature"] = signature.into();
-    }
-    params
 }
 
 /// Makes two frames comparable: ids, times, tokens and keys become the same words.
@@ -218,17 +171,7 @@ struct Conversation {
 
 /// The sockets of a recording, one after the other.
 fn conversations(file: &str) -> Vec<Conversation> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wire/tests/golden").join(format!("{file}.jsonl"));
-    let mut all: Vec<Conversation> = Vec::new();
-    for line in fs::read_to_string(path).unwrap().lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let (dir, frame) = (line["dir"].as_str().unwrap().to_owned(), line["frame"].clone());
-        if frame["event"] == "connect.challenge" || all.is_empty() {
-            all.push(Conversation { lines: Vec::new() });
-        }
-        all.last_mut().unwrap().lines.push((dir, frame));
-    }
-    all
+    common::sockets(file).into_iter().map(|lines| Conversation { lines: lines.into_iter().map(|line| (line.dir, line.frame)).collect() }).collect()
 }
 
 /// Headers that the recordings were made with; they are not in the files.
@@ -359,7 +302,7 @@ async fn talk(house: &mut House, file: &str, conversation: &Conversation) -> Res
             let mut device = None;
             if frame["method"] == "connect" && frame.get("params").is_some() {
                 device = frame["params"]["device"]["id"].as_str().map(str::to_owned);
-                frame["params"] = prepare(file, house, &frame["params"], (&old.0, old.1), (&new.0, new.1));
+                frame["params"] = prepare(file, &house.tokens, &frame["params"], (&old.0, old.1), (&new.0, new.1));
             }
             asked.insert(frame["id"].to_string(), (frame["method"].as_str().unwrap_or("").to_owned(), device));
             frame.to_string()
@@ -450,13 +393,7 @@ async fn next_frame(socket: &mut Socket) -> Result<Value, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_handshakes_hold() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wire/tests/golden");
-    let mut files: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().path().file_stem().map(|stem| stem.to_string_lossy().into_owned()))
-        .filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        .collect();
-    files.sort();
+    let files: Vec<String> = common::names().into_iter().filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))).collect();
     let (mut held, all) = (0, files.len());
     for file in &files {
         let mut house = furnished(file).await;

@@ -34,7 +34,7 @@ fn add_headers_for(headers: &mut HeaderMap, script_hashes: &[String]) {
     let scripts: String = script_hashes.iter().map(|hash| format!(" 'sha256-{hash}'")).collect();
     let policy = format!(
         "default-src 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'; frame-src 'self' http: https:; script-src 'self'{scripts}; \
-         style-src 'self' 'unsafe-inline'; img-src 'self' data: blob: https:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self' ws: wss:; \
+         style-src 'self' 'unsafe-inline'; img-src 'self' data: blob: https:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self' ws: wss: data:; \
          worker-src 'self' blob:"
     );
     if let Ok(value) = HeaderValue::from_str(&policy) {

@@ -166,7 +166,8 @@ impl Teller<'_> {
             RunEventKind::Model(Some((provider, name))) => {
                 self.agent("lifecycle", || json!({ "phase": "model", "provider": provider, "model": name }));
                 track.model = Some((provider.clone(), name.clone()));
-                self.changed("model");
+                let run = self.event.run_id.as_str();
+                self.fanout.changed(self.key(), at, || object(json!({ "phase": "model", "runId": run, "activeModelProvider": provider, "activeModel": name })));
             }
             // The end that follows tells it.
             RunEventKind::Model(None) => {}

@@ -150,6 +150,17 @@ impl SessionsRpc {
         json!({"modelProvider": model.provider, "model": model.model, "agentRuntime": {"id": "clawstead", "source": "implicit"}, "runtimeSelectionLocked": false})
     }
 
+    /// Refuses a thinking level that the session's model does not have. Models that are not known may have any.
+    fn may_think(&self, key: &SessionKey, model: Option<&str>, level: &str) -> Result<(), ErrorShape> {
+        let models = self.chat.minds.models.load();
+        let row = self.chat.desk.row(key);
+        let named = model.map(str::to_owned).or_else(|| row.and_then(|row| row.model_override.clone()));
+        let named = named.or_else(|| self.chat.config.load().agents.get(key.agent().as_str()).and_then(|one| one.model.primary.clone()));
+        let chosen = named.and_then(|name| models.resolve(&name).ok()).unwrap_or_else(|| models.default_model());
+        let never = models.list().iter().any(|row| row.provider == chosen.provider && row.id == chosen.model && !row.reasoning);
+        if never { Err(ErrorShape::invalid(format!("thinkingLevel \"{level}\" is not supported for {chosen} (use off)"))) } else { Ok(()) }
+    }
+
     async fn groups(&self) -> Result<Vec<String>, ErrorShape> {
         Ok(self.keeper.get(&Unit::Global, Table::Meta, GROUPS_KEY).await.map_err(ErrorShape::from)?.unwrap_or_default())
     }
@@ -372,6 +383,11 @@ impl SessionsApi<Cx> for SessionsRpc {
         {
             return Err(ErrorShape::invalid(format!("unsupported thinking level \"{level}\"; one of off, minimal, low, medium, high")));
         }
+        if let Some(Some(level)) = &thinking
+            && level != "off"
+        {
+            self.may_think(&key, model.as_ref().and_then(Option::as_deref), level)?;
+        }
         let queue_mode = match text_change(params.queue_mode) {
             Some(Some(word)) => Some(Some(serde_json::from_value(json!(word)).map_err(|_| ErrorShape::invalid("queueMode must be steer, followup, collect or interrupt"))?)),
             Some(None) => Some(None),
@@ -433,7 +449,18 @@ impl SessionsApi<Cx> for SessionsRpc {
     async fn compact(&self, _: &Cx, params: CompactParams) -> Result<Value, ErrorShape> {
         let key = self.key(&params.key, params.agent_id.as_deref())?;
         self.known(&key)?;
-        let done = self.chat.desk.lanes().compact(&key, None, COMPACT_WAIT).await.map_err(ErrorShape::from)?;
+        let operation = self.chat.world.rng.uuid();
+        let tell = |more: Value| {
+            let mut event = json!({"operationId": operation, "operation": "compact", "sessionKey": key, "agentId": key.agent(), "ts": self.now()});
+            if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
+                event.extend(more);
+            }
+            self.chat.fanout.send("session.operation", &event);
+        };
+        tell(json!({"phase": "start"}));
+        let done = self.chat.desk.lanes().compact(&key, None, COMPACT_WAIT).await;
+        tell(json!({"phase": "end", "completed": done.is_ok()}));
+        let done = done.map_err(ErrorShape::from)?;
         if !done.compacted {
             return Ok(json!({"ok": true, "key": key, "compacted": false, "reason": done.text}));
         }

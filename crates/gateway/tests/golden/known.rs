@@ -26,6 +26,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("", "agent:tool/result data.meta", TITLES),
     ("chat-abort", "run: agent:lifecycle/error", "nothing follows the end of a stopped run"),
     ("chat-error", "run: chat:error", "an error is told once"),
+    ("chat-error", "run: agent:lifecycle/fallback_step", "told where another model is tried"),
+    ("sessions-lifecycle", "sessions.compact: payload.compacted", SHORT),
+    ("sessions-lifecycle", "sessions.compact: payload.result", SHORT),
+    ("sessions-lifecycle", "event \"sessions.changed compact\"", SHORT),
+    ("", "event \"sessions.changed message\"", INSIDE),
     ("", "event \"task ", "there is no table of tasks; runs are told by agent and chat events"),
     ("", "event \"sessions.changed participants\"", "one owner: there are no participants"),
     ("", "event \"controlUi.sessionPullRequests.changed\"", "pull requests are not looked up"),
@@ -69,6 +74,7 @@ const TITLES: &str = "a caption that the original derives from the command; clie
 const TELEGRAM: &str = "the recorded gateway has a Telegram channel without a token, this version has no Telegram channel";
 const OWN_WORDS: &str = "same code, own words";
 
+const SHORT: &str = "one short turn is not summarised: the answer says so";
 const RUNNING: &str = "a session that runs shows no end";
 
 /// Fields of session rows that are not told, wherever a row is, and why.

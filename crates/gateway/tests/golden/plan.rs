@@ -133,7 +133,7 @@ pub async fn play(house: &mut House, name: &str) -> Vec<String> {
         };
         let slow = lines.iter().any(|line| line.sent() && line.frame["params"]["message"].as_str().is_some_and(|text| text.contains("SLOW")));
         let aborted = name == "cli-agent-interrupted-sends-chat-abort" || slow;
-        let meanwhile = matches!(name, "idempotency-agent-conflict" | "agent-wait-during-run");
+        let meanwhile = matches!(name, "idempotency-agent-conflict" | "agent-wait-during-run" | "ui-chat-send");
         house.model.set(if aborted {
             Gate::After(4)
         } else if meanwhile {

@@ -34,6 +34,15 @@ const BY_THE_CLOCK: [&str; 8] =
 /// Steps of a run that a fast program leaves out.
 const UPDATES: [&str; 3] = ["agent:tool/update", "agent:item/update", "agent:command_output/delta"];
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Await {
+    /// Answers to requests.
+    Answers,
+    /// Those, the steps of runs and, at the end, the news.
+    Everything,
+}
+
 /// What happened in a run, in one word.
 fn step(frame: &Value) -> Option<(String, String)> {
     let (event, payload) = (frame["event"].as_str()?, &frame["payload"]);
@@ -210,6 +219,8 @@ impl Talk<'_> {
         let old = (old["nonce"].as_str().unwrap_or("").to_owned(), old["ts"].as_i64().unwrap_or(0));
         for (at, line) in lines.iter().enumerate() {
             if at == self.script.first_words {
+                // What was asked before the first word is answered before it.
+                self.wait_for(at, Await::Answers).await;
                 self.house.model.begin();
             }
             if !line.sent() || line.frame.get("__upgrade").is_some() || line.frame["__ws"] == "close" {
@@ -255,13 +266,16 @@ impl Talk<'_> {
     }
 
     /// What was recorded before `line` and has not come yet.
-    fn outstanding(&self, line: usize) -> Vec<String> {
+    fn outstanding(&self, line: usize, what: Await) -> Vec<String> {
         let mut waits = Vec::new();
         for (id, wanted) in &self.script.answers {
             let wanted = wanted.iter().filter(|(at, _)| *at < line).count();
             if self.heard.answers.get(id).map_or(0, Vec::len) < wanted {
                 waits.push(format!("answer {id}"));
             }
+        }
+        if what == Await::Answers {
+            return waits;
         }
         for (run, track) in &self.script.runs {
             let seen = self.heard.runs.get(self.house.ids.get(run).unwrap_or(run)).map_or(&[][..], Vec::as_slice);
@@ -282,8 +296,12 @@ impl Talk<'_> {
 
     /// Reads until everything recorded before `line` is there.
     async fn wait(&mut self, line: usize) {
+        self.wait_for(line, Await::Everything).await;
+    }
+
+    async fn wait_for(&mut self, line: usize, what: Await) {
         let until = Instant::now() + self.patience;
-        while !self.outstanding(line).is_empty() && self.heard.close.is_none() {
+        while !self.outstanding(line, what).is_empty() && self.heard.close.is_none() {
             match tokio::time::timeout_at(until, self.socket.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => {
                     if let Ok(frame) = serde_json::from_str::<Value>(&text) {
