@@ -1,13 +1,14 @@
 //! The loop: events in, commands out, frames when something changed.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, io, pin::Pin, time::Duration};
 
 use clawstead_wire::{
     Client, ClientError, ConnectOptions,
     client::{Events, Heard},
 };
 use crossterm::event::{Event as TermEvent, EventStream, MouseEventKind};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
+use ratatui::{Terminal, backend::Backend};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -39,19 +40,31 @@ type Work = Pin<Box<dyn Future<Output = Event> + Send>>;
 /// When there is no terminal, or the gateway refuses the very first connection for a reason that does not pass.
 pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
     let mut screen = Screen::take()?;
+    drive(options, &mut screen.terminal, EventStream::new()).await
+}
+
+/// The same on any terminal, with what happens there as a stream.
+///
+/// # Errors
+/// As [`run`].
+pub async fn drive<B, S>(options: TuiOptions, terminal: &mut Terminal<B>, mut keys: S) -> Result<(), TuiError>
+where
+    B: Backend,
+    B::Error: Send + Sync + 'static,
+    S: Stream<Item = io::Result<TermEvent>> + Unpin,
+{
     let mut session = Session::new(&options);
-    let mut keys = EventStream::new();
     let mut moving = tokio::time::interval(Duration::from_millis(TICK_MS));
     moving.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut drawn = Instant::now();
     let mut ended = std::pin::pin!(told_to_end());
-    session.paint(&mut screen)?;
+    session.paint(terminal)?;
+    let mut drawn = Instant::now();
     loop {
         let due = drawn + Duration::from_millis(FRAME_MS);
         tokio::select! {
             biased;
             () = sleep_until(due), if session.stale => {
-                session.paint(&mut screen)?;
+                session.paint(terminal)?;
                 drawn = Instant::now();
             }
             key = keys.next() => match key {
@@ -61,7 +74,7 @@ pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
                     }
                 }
                 Some(Err(err)) => return Err(err.into()),
-                None => return Ok(()),
+                None => session.done = true,
             },
             step = session.line.next(&options.connect) => session.line_step(step)?,
             Some(event) = session.work.next() => session.take(event),
@@ -69,7 +82,10 @@ pub async fn run(options: TuiOptions) -> Result<(), TuiError> {
             _ = moving.tick(), if session.state.is_moving() => session.take(Event::Tick),
         }
         if session.done {
-            session.line.close().await;
+            let client = session.line.client().cloned();
+            if let Some(client) = client {
+                client.close().await;
+            }
             return Ok(());
         }
     }
@@ -129,10 +145,13 @@ impl Session {
         }
     }
 
-    fn paint(&mut self, screen: &mut Screen) -> Result<(), TuiError> {
+    fn paint<B: Backend>(&mut self, terminal: &mut Terminal<B>) -> Result<(), TuiError>
+    where
+        B::Error: Send + Sync + 'static,
+    {
         let (state, view) = (&self.state, &mut self.view);
         let mut measures = None;
-        screen.terminal.draw(|frame| measures = Some(view.paint(state, frame.area(), frame.buffer_mut())))?;
+        terminal.draw(|frame| measures = Some(view.paint(state, frame.area(), frame.buffer_mut()))).map_err(io::Error::other)?;
         if let Some(measures) = measures {
             self.state.measured(measures);
         }
@@ -230,12 +249,6 @@ impl Line {
         match self {
             Self::Up { client, .. } => Some(client),
             _ => None,
-        }
-    }
-
-    async fn close(&self) {
-        if let Some(client) = self.client() {
-            client.close().await;
         }
     }
 

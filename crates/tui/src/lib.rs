@@ -20,7 +20,7 @@ mod update;
 mod view;
 
 pub use command::{Command, Tag};
-pub use driver::run;
+pub use driver::{drive, run};
 pub use event::{Event, Link};
 pub use options::{Colour, TuiError, TuiOptions};
 pub use state::State;

@@ -42,16 +42,20 @@ impl Log {
         *self = Self { next_id: self.next_id, ..Self::default() };
     }
 
-    /// Replaces everything by the newest page. Messages of ours that the gateway has not confirmed stay at the end.
-    pub fn newest_page(&mut self, messages: &[Value], older: Option<u64>) {
-        let waiting: Vec<Entry> = self.entries.drain(..).filter(|entry| matches!(entry.kind, Kind::Said { stage: Stage::Sending | Stage::Refused, .. })).collect();
+    /// Replaces everything by the newest page. Messages of ours that the gateway has not confirmed stay at the end, and
+    /// what belongs to the run `keep`.
+    pub fn newest_page(&mut self, messages: &[Value], older: Option<u64>, keep: Option<&str>) {
+        let stays = |entry: &Entry| matches!(entry.kind, Kind::Said { stage: Stage::Sending | Stage::Refused, .. }) || (keep.is_some() && entry.run.as_deref() == keep);
+        let waiting: Vec<Entry> = self.entries.drain(..).filter(stays).collect();
         self.clear();
         self.older = older;
         for kind in read(messages) {
             self.place(kind);
         }
+        // A kept run that is in the page after all is shown once.
+        let in_page: Vec<String> = self.entries.iter().filter_map(|entry| entry.run.clone()).collect();
         for entry in waiting {
-            let known = entry.run.as_deref().is_some_and(|run| self.said(run));
+            let known = entry.run.as_ref().is_some_and(|run| in_page.contains(run));
             if !known {
                 self.entries.push_back(entry);
             }

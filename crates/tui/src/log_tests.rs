@@ -38,6 +38,7 @@ fn a_page_becomes_entries_and_results_join_their_calls() {
             answer(4, "done"),
         ],
         None,
+        None,
     );
     assert_eq!(texts(&log), ["> run it", "(hm)", "[exec {\"a\":1} Done out]", "done"]);
 }
@@ -48,6 +49,7 @@ fn older_pages_overlap_without_doubles_and_meet_their_orphans() {
     log.newest_page(
         &[json!({"role": "toolResult", "toolCallId": "c", "toolName": "exec", "content": [], "isError": true, "__openclaw": {"seq": 5}}), answer(6, "six")],
         Some(2),
+        None,
     );
     let call = json!({"role": "assistant", "content": [{"type": "toolCall", "id": "c", "name": "exec", "arguments": {}}], "__openclaw": {"seq": 4}});
     let added = log.older_page(&[user(3, "three"), call, answer(6, "six")], None);
@@ -60,7 +62,7 @@ fn older_pages_overlap_without_doubles_and_meet_their_orphans() {
 fn memory_is_bounded_at_both_ends() {
     let mut log = Log::default();
     let max = ENTRIES_MAX as u64;
-    log.newest_page(&page(max + 1, 2 * max), Some(max));
+    log.newest_page(&page(max + 1, 2 * max), Some(max), None);
     log.older_page(&page(max - 99, max), Some(max + 100));
     assert_eq!(log.entries().len(), ENTRIES_MAX);
     assert!(log.detached, "the newest were let go");
@@ -69,7 +71,7 @@ fn memory_is_bounded_at_both_ends() {
     assert_eq!(texts(&log), before, "the end is not in the window");
 
     let mut log = Log::default();
-    log.newest_page(&page(1, max), None);
+    log.newest_page(&page(1, max), None, None);
     log.answer("x", None, "live text");
     assert_eq!(log.entries().len(), ENTRIES_MAX);
     assert_eq!(log.older, Some(max - 1), "the oldest can be read again");
@@ -115,6 +117,6 @@ fn unconfirmed_messages_survive_a_reload() {
     for run in ["r1", "r9"] {
         log.push(Some(run), Kind::Said { text: format!("m {run}"), from: None, stage: Stage::Sending });
     }
-    log.newest_page(&[user(1, "m r1")], None);
+    log.newest_page(&[user(1, "m r1")], None, None);
     assert_eq!(texts(&log), ["> m r1", "> m r9"]);
 }

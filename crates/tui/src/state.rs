@@ -60,6 +60,8 @@ pub struct State {
     pub(crate) quit_until: Option<u64>,
     /// Slash commands of the gateway: name and what it does.
     pub(crate) commands: Vec<(String, String)>,
+    /// The run of the last slash command: its words are of no transcript, and stay while they are the newest.
+    pub(crate) command_run: Option<String>,
     /// Counts the session lists asked for.
     pub(crate) list_serial: u64,
     /// Milliseconds since the start.
@@ -108,6 +110,8 @@ pub struct Facts {
     pub tokens: Option<u64>,
     /// Tokens the model takes.
     pub window: Option<u64>,
+    /// The transcript, see [`transcript`].
+    pub transcript: Option<String>,
 }
 
 impl Facts {
@@ -121,9 +125,19 @@ impl Facts {
         if let Some(title) = title {
             self.title = Some(title.to_owned());
         }
+        if let Some(transcript) = transcript(row) {
+            self.transcript = Some(transcript);
+        }
         self.tokens = row["totalTokens"].as_u64().or(self.tokens);
         self.window = row["contextTokens"].as_u64().or(self.window);
     }
+}
+
+/// Names the transcript a session row stands for: its id, and how often it began afresh.
+#[must_use]
+pub fn transcript(row: &Value) -> Option<String> {
+    let revision = &row["lifecycleRevision"];
+    row["sessionId"].as_str().filter(|_| !revision.is_null()).map(|id| format!("{id} {revision}"))
 }
 
 /// A run that is going.
@@ -201,6 +215,7 @@ impl State {
             flash: None,
             quit_until: None,
             commands: Vec::new(),
+            command_run: None,
             list_serial: 0,
             now: 0,
         }

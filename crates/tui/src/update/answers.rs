@@ -138,7 +138,8 @@ fn page(answer: &Value) -> (&[Value], Option<u64>) {
 
 fn startup(state: &mut State, answer: &Value) -> Vec<Command> {
     let (messages, older) = page(answer);
-    state.log.newest_page(messages, older);
+    let command = state.command_run.take();
+    state.log.newest_page(messages, older, command.as_deref());
     state.facts = Facts::default();
     state.facts.learn(&answer["defaults"]);
     state.facts.tokens = None;

@@ -12,7 +12,7 @@ use crate::{
     command::Command,
     entry::{Level, Stage, ToolState},
     log::plain,
-    state::{APPROVALS_MAX, Approval, RUNS_MAX, Run, State},
+    state::{APPROVALS_MAX, Approval, RUNS_MAX, Run, State, transcript},
 };
 
 /// Reasons of `sessions.changed` after which the transcript is another one.
@@ -58,8 +58,10 @@ fn read<T: DeserializeOwned>(payload: &Value) -> Option<T> {
 fn changed(state: &mut State, payload: &Value) -> Vec<Command> {
     let mut commands = pick::refresh(state);
     if payload["sessionKey"] == state.key_text() {
-        state.facts.learn(if payload["session"].is_object() { &payload["session"] } else { payload });
-        if payload["reason"].as_str().is_some_and(|reason| REWRITTEN.contains(&reason)) {
+        let row = if payload["session"].is_object() { &payload["session"] } else { payload };
+        let another = transcript(row).zip(state.facts.transcript.as_ref()).is_some_and(|(new, held)| new != *held);
+        state.facts.learn(row);
+        if another || payload["reason"].as_str().is_some_and(|reason| REWRITTEN.contains(&reason)) {
             commands.extend(reload(state));
         }
     }

@@ -167,6 +167,7 @@ fn send(state: &mut State, text: &str) -> Vec<Command> {
     }
     let out = Outgoing { run: (state.wishes.new_id)(), key: key.to_string(), text: text.to_owned(), tries: 1 };
     state.scroll = Scroll::Follow;
+    state.command_run = text.starts_with('/').then(|| out.run.clone());
     let mut commands = Vec::new();
     if state.log.detached {
         // The end is not in the window: read it again, the message is put behind it.

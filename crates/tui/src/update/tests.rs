@@ -368,6 +368,23 @@ fn a_reset_elsewhere_and_missed_events_read_again() {
 }
 
 #[test]
+fn a_conversation_that_starts_afresh_is_read_again_and_keeps_the_word_about_it() {
+    let mut table = Table::connected();
+    let mut answer = page(&[json!({"role": "user", "content": "old", "__openclaw": {"seq": 1}})], None);
+    answer["sessionInfo"] = json!({"sessionId": "one", "lifecycleRevision": "0"});
+    table.answer(Tag::Startup(KEY.into()), answer);
+    table.write("/new");
+    assert!(table.hear("sessions.changed", json!({"sessionKey": KEY, "ts": 1, "phase": "start", "session": {"sessionId": "one", "lifecycleRevision": "0"}})).is_empty());
+    table.chat("run-1", "final", json!({"message": {"content": [{"type": "text", "text": "begun"}]}}));
+    let read = table.hear("sessions.changed", json!({"sessionKey": KEY, "ts": 1, "phase": "end", "session": {"sessionId": "one", "lifecycleRevision": "1"}}));
+    assert_eq!(names(&read), ["chat.history"]);
+    table.answer(Tag::Startup(KEY.into()), page(&[], None));
+    assert_eq!(table.texts(), ["> /new", "begun"]);
+    table.answer(Tag::Startup(KEY.into()), page(&[], None));
+    assert!(table.texts().is_empty(), "only until the next reading");
+}
+
+#[test]
 fn a_run_that_goes_on_is_picked_up() {
     let mut table = Table::connected();
     let mut answer = page(&[json!({"role": "user", "content": "q", "__openclaw": {"seq": 1, "runId": "r"}})], None);
