@@ -31,6 +31,8 @@ pub struct Admission {
     pub hello: HelloOk,
     /// What it said of itself, for presence.
     pub about: Value,
+    /// What it wants models for, when it wants them at once.
+    pub models_for: Option<Value>,
 }
 
 /// How the client showed who it is.
@@ -87,7 +89,7 @@ impl Doors {
         // Where nobody needs a secret, a page needs no token to remember.
         let token = token.filter(|_| !(caller.auth_method == "none" && is_control_ui(params.client.id)));
         let hello = self.hello(&caller, token);
-        Ok(Admission { caller: Arc::new(caller), hello, about: Value::Null })
+        Ok(Admission { caller: Arc::new(caller), hello, about: Value::Null, models_for: None })
     }
 
     fn check_phase(&self, is_node: bool) -> Result<(), Refusal> {

@@ -219,6 +219,7 @@ fn describe(mut admission: Admission, params: &ConnectParams) -> Admission {
     let client = &params.client;
     admission.about = json!({ "version": client.version, "platform": client.platform, "deviceFamily": client.device_family,
         "instanceId": client.instance_id, "displayName": client.display_name, "timeZone": client.time_zone, "modelIdentifier": client.model_identifier });
+    admission.models_for = params.model_catalog.as_ref().map(|wanted| Value::Object(wanted.0.clone()));
     admission
 }
 
@@ -283,6 +284,7 @@ where
     let written = CancellationToken::new();
     let writer = tokio::spawn(write(sink, Arc::clone(&outbox), written.clone()));
     let line = Line { doors: Arc::clone(&doors), admission, outbox, subscriptions, places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX)), role_faults: AtomicU32::new(0) };
+    line.publish_models().await;
     for bytes in queued {
         line.take(&bytes).await;
     }
@@ -421,6 +423,18 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(mut sink: SplitSink<Socket<S>,
 }
 
 impl Line {
+    /// A client that asked for the models in its `connect` gets them at once, as `models.list` shows them.
+    async fn publish_models(&self) {
+        let Some(target) = &self.admission.models_for else { return };
+        let cx = Cx::on_connection(Arc::clone(&self.admission.caller), Arc::clone(&self.subscriptions), Arc::clone(&self.outbox), Value::Null);
+        let readiness = if self.doors.is_ready() { Readiness::Ready } else { Readiness::Starting };
+        let now = self.doors.world().clock.now().0;
+        let asked = self.doors.router().call(cx, "models.list", json!({ "view": "configured" }), readiness, now).await;
+        if let Some(catalog) = asked.ok().and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()) {
+            self.outbox.push_direct(&EventText::new("models.snapshot", &json!({ "target": target, "scope": target, "catalog": catalog }), None));
+        }
+    }
+
     /// Takes one message of an admitted client.
     async fn take(&self, bytes: &[u8]) {
         let request = match Request::parse(bytes) {
