@@ -7,7 +7,7 @@ use std::{
 };
 
 use clawstead_wire::device::DeviceIdentity;
-use rand::RngCore as _;
+use clawstead_world::{Rng as _, SystemRng};
 use serde_json::{Value, json};
 
 use crate::format::now_ms;
@@ -34,7 +34,7 @@ pub fn identity(state: &Path) -> Result<DeviceIdentity, String> {
         }
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             let mut seed = [0; 32];
-            rand::rngs::OsRng.try_fill(&mut seed)?;
+            SystemRng.fill(&mut seed);
             let made = DeviceIdentity::from_seed(&seed);
             let private = made.private_pem().map_err(|err| err.to_string())?;
             let public = made.public_pem().map_err(|err| err.to_string())?;
@@ -46,23 +46,18 @@ pub fn identity(state: &Path) -> Result<DeviceIdentity, String> {
     }
 }
 
-/// Randomness that says when there is none.
-trait TryFill {
-    fn try_fill(&mut self, bytes: &mut [u8]) -> Result<(), String>;
-}
-
-impl TryFill for rand::rngs::OsRng {
-    fn try_fill(&mut self, bytes: &mut [u8]) -> Result<(), String> {
-        rand::TryRngCore::try_fill_bytes(self, bytes).map_err(|err| format!("no randomness: {err}"))
-    }
-}
-
 /// A new shared token: 48 hex digits.
 #[must_use]
 pub fn new_token() -> String {
     let mut bytes = [0; 24];
-    rand::rng().fill_bytes(&mut bytes);
+    SystemRng.fill(&mut bytes);
     hex::encode(bytes)
+}
+
+/// A new id for runs and idempotency keys.
+#[must_use]
+pub fn new_id() -> String {
+    SystemRng.uuid()
 }
 
 /// The token that a gateway gave this device as an operator.

@@ -36,9 +36,9 @@ pub struct Fail {
     /// The exit code.
     pub exit: u8,
     /// Further fields of `error`.
-    pub error: Map<String, Value>,
+    pub error: Box<Map<String, Value>>,
     /// Further fields beside `error`.
-    pub beside: Map<String, Value>,
+    pub beside: Box<Map<String, Value>>,
     /// What to try next, instead of `openclaw doctor`.
     pub hint: Option<String>,
     /// Everything was printed already.
@@ -48,7 +48,7 @@ pub struct Fail {
 impl Fail {
     /// A local refusal, exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Cli, message: message.into(), exit: 1, error: Map::new(), beside: Map::new(), hint: None, said: false }
+        Self { kind: Kind::Cli, message: message.into(), exit: 1, error: Box::default(), beside: Box::default(), hint: None, said: false }
     }
 
     /// Of another kind.
@@ -88,11 +88,11 @@ impl Fail {
         let mut error = Map::new();
         error.insert("type".into(), self.kind.as_str().into());
         error.insert("message".into(), self.message.as_str().into());
-        error.extend(self.error.clone());
+        error.extend((*self.error).clone());
         let mut out = Map::new();
         out.insert("ok".into(), json!(false));
         out.insert("error".into(), Value::Object(error));
-        out.extend(self.beside.clone());
+        out.extend((*self.beside).clone());
         Value::Object(out)
     }
 

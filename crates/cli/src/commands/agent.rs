@@ -183,7 +183,7 @@ fn params(args: &Args, prompt: &str, run: &str) -> Value {
 
 /// One turn. Prints text as it comes when a person watches; an interrupt also stops the run.
 async fn turn(args: &Args, gateway: &Gateway, prompt: &str, limit: Duration) -> Result<Answer, Fail> {
-    let run = uuid::Uuid::new_v4().to_string();
+    let run = crate::device::new_id();
     let mut events = gateway.client.events();
     let live = !args.json && std::io::stdout().is_terminal();
     if let (Some(level), Some(key)) = (&args.verbose, session_key(args)) {

@@ -120,7 +120,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
             let mut items: Vec<Value> = list(&rules["agents"][&agent], "allowlist").to_vec();
             let known = items.iter().position(|item| text(item, "pattern") == pattern);
             match (verb.as_str(), known) {
-                ("add", None) => items.push(json!({"id": uuid::Uuid::new_v4().to_string(), "pattern": pattern})),
+                ("add", None) => items.push(json!({"id": crate::device::new_id(), "pattern": pattern})),
                 ("remove", Some(at)) => drop(items.remove(at)),
                 ("remove", None) => return Err(Fail::new(format!("{pattern} is not on the list of {agent}.")).hint("openclaw approvals get")),
                 _ => {

@@ -213,7 +213,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
 }
 
 fn key() -> String {
-    uuid::Uuid::new_v4().to_string()
+    crate::device::new_id()
 }
 
 fn target(common: &Common) -> Result<String, Fail> {

@@ -78,7 +78,7 @@ enum Command {
     /// Edit credentials, channels and gateway settings with questions
     Configure(onboard::ConfigureArgs),
     /// Make config, workspace and session folders
-    Setup(setup::Args),
+    Setup(Box<setup::Args>),
     /// Set everything up, with questions or from flags
     Onboard(Box<onboard::Args>),
     /// One turn of an agent

@@ -152,7 +152,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Rename { node, name, common } => print_all(call(&common, "node.rename", json!({"nodeId": node, "displayName": name}))?),
         Verb::Invoke { node, command, params, invoke_timeout, idempotency_key, common } => {
             let params: Value = serde_json::from_str(&params).map_err(|err| Fail::new(format!("--params is not valid JSON: {err}")))?;
-            let key = idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+            let key = idempotency_key.unwrap_or_else(crate::device::new_id);
             let limit = common.gateway.timeout.unwrap_or(invoke_timeout.saturating_add(5_000));
             let connect = Connect { timeout: Some(limit), ..common.gateway.clone() };
             print_all(rpc::call(cx, &connect, limit, "node.invoke", json!({"nodeId": node, "command": command, "params": params, "timeoutMs": invoke_timeout, "idempotencyKey": key}))?)

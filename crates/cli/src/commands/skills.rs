@@ -83,7 +83,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
                 print::json(skill);
                 return Ok(0);
             }
-            print::line(&format!("{} {}", text(skill, "emoji"), text(skill, "name")).trim().to_owned());
+            print::line(format!("{} {}", text(skill, "emoji"), text(skill, "name")).trim());
             print::line(text(skill, "description"));
             print::line(&format!("  Source: {}", text(skill, "source")));
             print::line(&format!("  File: {}", text(skill, "filePath")));

@@ -50,7 +50,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
     let (snapshot, config) = cx.config_or_defaults();
     let flags = Connect { url: args.url.clone(), token: args.token.clone(), password: args.password.clone(), ..Connect::default() };
     let target = Target::resolve(cx, &flags, &snapshot, &config)?;
-    let mut options = TuiOptions::new(&target.url, COMPATIBLE, Arc::new(|| uuid::Uuid::new_v4().to_string()));
+    let mut options = TuiOptions::new(&target.url, COMPATIBLE, Arc::new(device::new_id));
     options.connect.auth.token = target.token.as_ref().map(|t| t.expose().to_owned());
     options.connect.auth.password = target.password.as_ref().map(|p| p.expose().to_owned());
     let identity = device::identity(&cx.paths.state_dir).map_err(Fail::new)?;

@@ -81,6 +81,7 @@ pub fn effect(planned: &Planned) -> &'static str {
 }
 
 /// Prints the outcome of a change.
+#[allow(clippy::too_many_arguments, reason = "the fields of one report")]
 pub fn report(planned: &Planned, verb: &str, what: &str, dry: bool, json_wanted: bool, cx: &Cx, operations: usize, mode: &str) -> Outcome {
     let changed = !planned.files.is_empty();
     if json_wanted {

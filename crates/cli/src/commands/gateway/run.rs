@@ -148,6 +148,12 @@ fn options(args: &Args, cx: &Cx, snapshot: &Snapshot, config: &Config, usable: b
             env.set("OPENCLAW_GATEWAY_TOKEN", token.expose());
         }
     }
+    // Also as the environment would give them: a reload of the config must not forget what the command line said.
+    for (name, given) in [("OPENCLAW_GATEWAY_TOKEN", &args.token), ("OPENCLAW_GATEWAY_PASSWORD", &password)] {
+        if let Some(secret) = given {
+            env.set(name, secret.as_str());
+        }
+    }
     Ok(RunOptions {
         paths: cx.paths.clone(),
         env,

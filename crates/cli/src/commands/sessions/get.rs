@@ -142,7 +142,11 @@ pub fn tail(args: &TailArgs, cx: &Cx) -> Outcome {
         for message in list(&found, "messages") {
             show(message);
         }
-        while args.follow {
+        if !args.follow {
+            gateway.client.close().await;
+            return Ok(0);
+        }
+        loop {
             match events.next().await {
                 Ok(Heard::Event(event)) if event.event == "session.message" => {
                     let payload = event.payload.unwrap_or_default();
@@ -154,7 +158,5 @@ pub fn tail(args: &TailArgs, cx: &Cx) -> Outcome {
                 Err(err) => return Err(gateway.fail(&err)),
             }
         }
-        gateway.client.close().await;
-        Ok(0)
     })
 }
