@@ -1,6 +1,10 @@
 //! A whole gateway with its state in a temporary folder, as the command line raises it.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -11,6 +15,7 @@ use clawstead_gateway::run::{AllowUnconfigured, Ended, RunOptions, StartError, r
 
 use crate::{
     common::{PASSWORD, TOKEN},
+    known,
     model::Model,
 };
 
@@ -24,6 +29,8 @@ pub struct House {
     pub tokens: BTreeMap<String, String>,
     /// Our ids by recorded ones.
     pub ids: BTreeMap<String, String>,
+    /// What differed for a known reason: recordings and reasons.
+    pub known: BTreeSet<(String, &'static str)>,
     /// Stops it, as SIGTERM does.
     pub stop: CancellationToken,
     running: JoinHandle<Result<Ended, StartError>>,
@@ -81,7 +88,14 @@ impl House {
             .await
         });
         let port = told.await.expect("the gateway answers");
-        Self { port, model, tokens: BTreeMap::new(), ids: BTreeMap::new(), stop, running, _folder: folder }
+        Self { port, model, tokens: BTreeMap::new(), ids: BTreeMap::new(), known: BTreeSet::new(), stop, running, _folder: folder }
+    }
+
+    /// True when a difference is known; it is remembered.
+    pub fn excused(&mut self, recording: &str, difference: &str) -> bool {
+        let why = known::why(recording, difference);
+        self.known.extend(why.map(|why| (recording.to_owned(), why)));
+        why.is_some()
     }
 
     /// Stops it and waits for its end.

@@ -69,7 +69,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
 
 const PLUGINS: &str = "surfaces of plugins are not in this version";
 const PAST: &str = "the recorded gateway had a longer past";
-const INSIDE: &str = "tells of the inside of the original; no client reads it";
+const INSIDE: &str = "optional, tells of the inside of the original; its own page does without";
 const TITLES: &str = "a caption that the original derives from the command; clients show the name";
 const TELEGRAM: &str = "the recorded gateway has a Telegram channel without a token, this version has no Telegram channel";
 const OWN_WORDS: &str = "same code, own words";

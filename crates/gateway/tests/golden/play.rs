@@ -18,7 +18,6 @@ use crate::{
     common::{Line, prepare},
     compare::{answer, learn, shape, translated},
     house::House,
-    known,
     model::Gate,
 };
 
@@ -109,7 +108,7 @@ struct Script {
     first_words: usize,
 }
 
-fn script(name: &str, lines: &[Line], sent_ids: &BTreeSet<String>) -> Script {
+fn script(house: &mut House, name: &str, lines: &[Line], sent_ids: &BTreeSet<String>) -> Script {
     let mut script = Script { runs: BTreeMap::new(), news: BTreeMap::new(), answers: BTreeMap::new(), close: None, first_words: usize::MAX };
     for (at, line) in lines.iter().enumerate().filter(|(_, line)| !line.sent()) {
         let frame = &line.frame;
@@ -125,11 +124,11 @@ fn script(name: &str, lines: &[Line], sent_ids: &BTreeSet<String>) -> Script {
             let known = sent_ids.contains(&run);
             let track = script.runs.entry(run).or_insert_with(|| Track { steps: Vec::new(), missing: Vec::new() });
             let repeated = matches!(step.as_str(), "agent:assistant" | "chat:delta") && track.steps.iter().any(|(_, s)| *s == step);
-            let differs = known::why(name, &format!("run: {step} did not")).is_some();
+            let differs = house.excused(name, &format!("run: {step} did not"));
             if known && !repeated && !differs && !UPDATES.contains(&step.as_str()) {
                 track.steps.push((at, step));
             }
-        } else if let Some(word) = news(frame).filter(|word| known::why(name, &format!("event {word:?} did not come")).is_none()) {
+        } else if let Some(word) = news(frame).filter(|word| !house.excused(name, &format!("event {word:?} did not come"))) {
             script.news.entry(word).or_insert(at);
         }
     }
@@ -201,10 +200,11 @@ pub async fn play(house: &mut House, name: &str, lines: &[Line], headers: &[(&'s
         Ok(socket) => socket,
         Err(err) => return vec![format!("no socket: {err}")],
     };
-    let mut talk = Talk { house, name, socket, script: script(name, lines, &sent_ids), heard: Heard::default(), found: Vec::new(), patience: PATIENCE };
+    let script = script(house, name, lines, &sent_ids);
+    let mut talk = Talk { house, name, socket, script, heard: Heard::default(), found: Vec::new(), patience: PATIENCE };
     talk.go(lines).await;
     talk.judge(lines);
-    let mut found: Vec<String> = talk.found.into_iter().filter(|what| known::why(name, what).is_none()).collect();
+    let mut found: Vec<String> = talk.found.iter().filter(|what| !talk.house.excused(name, what)).cloned().collect();
     found.append(&mut talk.heard.gaps);
     let _ = talk.socket.close(None).await;
     while let Some(Ok(_)) = talk.socket.next().await {}
