@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use clawstead_agent::{LetterRow, OutboxRow, RunRow, SessionRow};
-use clawstead_gateway::cron::job::{Job, SlotRow};
+use clawstead_agent::{LetterRow, OutboxRow, OutboxState, RunRow, SessionRow};
+use clawstead_gateway::cron::job::{Job, SlotEnd, SlotRow};
 use clawstead_state::{MemoryStore, Scan, Store, Table, TxError, read_journal_json, scan_json};
 use clawstead_terms::{JournalEvent, Unit};
 
@@ -45,6 +45,8 @@ pub struct Evidence {
     pub tools: Vec<ToolEffect>,
     /// What reached platforms.
     pub arrivals: Vec<Arrival>,
+    /// Ends that were stored at earlier deaths: what, how.
+    pub earlier_ends: BTreeMap<String, String>,
     /// Jobs as they were made.
     pub known_jobs: BTreeMap<String, KnownJob>,
 }
@@ -65,6 +67,7 @@ impl Evidence {
         evidence.tools.clone_from(&seen.tools);
         evidence.arrivals.clone_from(&seen.arrivals);
         evidence.known_jobs.clone_from(&seen.jobs);
+        evidence.earlier_ends.clone_from(&seen.ends);
         drop(seen);
         Ok(evidence)
     }
@@ -94,6 +97,28 @@ impl Evidence {
             }
         }
         Ok(())
+    }
+
+    /// Everything that has ended: what, how.
+    #[must_use]
+    pub fn ends(&self) -> BTreeMap<String, String> {
+        let mut ends = BTreeMap::new();
+        for ((agent, run), row) in self.runs.iter().filter(|(_, row)| row.is_over()) {
+            ends.insert(format!("run {run} of {agent}"), format!("{:?} {:?} {:?}", row.status, row.text, row.merged_into));
+        }
+        for row in self.replies.iter().filter(|row| !matches!(row.state, OutboxState::Queued | OutboxState::Sending)) {
+            ends.insert(format!("reply {}", row.id), format!("{:?}", row.state));
+        }
+        for ((agent, job, at), slot) in self.slots.iter().filter(|(_, slot)| slot.end != SlotEnd::Started) {
+            let how = match slot.end {
+                SlotEnd::Ran { .. } => "ran",
+                SlotEnd::Skipped { .. } => "skipped",
+                SlotEnd::Missed { .. } => "missed",
+                SlotEnd::Started => "started",
+            };
+            ends.insert(format!("instant {at} of {job} ({agent})"), how.into());
+        }
+        ends
     }
 
     /// Replies by effect id.

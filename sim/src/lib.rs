@@ -95,4 +95,6 @@ fn check(outside: &Outside, image: &Image, when: When) {
             }
         }
     }
+    let ends = evidence.ends();
+    outside.seen().ends.extend(ends);
 }

@@ -47,7 +47,7 @@ pub fn live(
         }
     };
     let memory = MemoryStore::on(image).with_sync_time(Duration::from_millis(life.map_or(0, |life| life.sync_ms)));
-    runtime.block_on(async {
+    let now_ms = runtime.block_on(async {
         let clock = WallClock::of_life(began_ms, Arc::clone(&outside.skew_ms));
         let number = outside.begin_life(clock.clone());
         outside.tell("life", format!("{number} {life:?}"));
@@ -111,8 +111,9 @@ pub fn live(
             () = died.notified() => {}
             () = body => {}
         }
+        // Inside the runtime: outside of it time is not paused.
+        outside.end_life()
     });
-    let now_ms = outside.end_life();
     if let Some(life) = life {
         memory.crash(life.crash);
     }

@@ -98,7 +98,9 @@ pub struct Seen {
     pub taken: Vec<Taken>,
     /// Jobs by id.
     pub jobs: BTreeMap<String, KnownJob>,
-    /// Sessions that were deleted on purpose.
+    /// Ends that were stored at an earlier look: what, how.
+    pub ends: BTreeMap<String, String>,
+    /// What must not happen and happened.
     pub violations: Vec<String>,
     /// Asks of the model by run.
     pub asks: BTreeMap<String, u64>,

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 /// Seeds of an ordinary test run. Thousands are for the program: `cargo run -p clawstead-sim -- --seeds 0..5000`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 #[test]
 fn one_seed_gives_one_history() {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use clawstead_state::{Store, get_json};
 use clawstead_state::{Table, TxError};
-use clawstead_terms::{AgentId, Failure, FailureCode, Fence, Millis, RunId, RunStatus, SessionKey};
+use clawstead_terms::{AgentId, Failure, FailureCode, Fence, Millis, Retry, RunId, RunStatus, SessionKey};
 use clawstead_tools::Rpc;
 use clawstead_world::{Post, TaskKind, World};
 
@@ -440,8 +440,15 @@ impl Drop for Unwatch {
 
 /// The words of a store error for a caller whose letter was not taken.
 pub(crate) fn not_taken(err: &TxError) -> Failure {
-    let failure = Failure::from(err.clone());
-    if failure.code == FailureCode::Internal { failure } else { Failure { hint: failure.hint.or_else(|| Some("the message was not taken; send it again with the same id".into())), ..failure } }
+    let mut failure = Failure::from(err.clone());
+    if failure.code == FailureCode::Internal {
+        return failure;
+    }
+    if failure.retry == Retry::Never && matches!(failure.code, FailureCode::Unavailable | FailureCode::Busy | FailureCode::Fenced) {
+        // A letter has a run id: sending it again is harmless even where its first try may have been stored.
+        failure.retry = Retry::AfterMs(1_000);
+    }
+    Failure { hint: failure.hint.or_else(|| Some("the message was not taken; send it again with the same id".into())), ..failure }
 }
 
 /// True when accepting failed because the run id was used for another text; clients get the reason

@@ -5,6 +5,7 @@
 
 mod answered_once;
 mod cron_instants;
+mod ends_stay;
 mod letters_between_agents;
 mod no_letter_lost;
 mod once_tools;
@@ -39,6 +40,7 @@ pub const INVARIANTS: &[Invariant] = &[
     Invariant { name: "no_letter_lost", when: When::Healed, check: no_letter_lost::check },
     Invariant { name: "taken_is_stored", when: When::Always, check: no_letter_lost::taken_is_stored },
     Invariant { name: "answered_once", when: When::Always, check: answered_once::check },
+    Invariant { name: "ends_stay", when: When::Always, check: ends_stay::check },
     Invariant { name: "order", when: When::Always, check: order::check },
     Invariant { name: "one_send", when: When::Always, check: one_send::check },
     Invariant { name: "replies_settled", when: When::Healed, check: replies_settled::check },

@@ -103,14 +103,14 @@ pub enum Command {
     WakeAt(Option<Millis>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Entry {
     running: Option<Millis>,
     waiting: Option<Millis>,
 }
 
 /// The cron clock of one gateway.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Clock {
     settings: Settings,
     jobs: BTreeMap<String, (Job, Entry)>,
@@ -133,6 +133,11 @@ impl Clock {
     #[must_use]
     pub fn is_busy(&self, id: &str) -> bool {
         self.jobs.get(id).is_some_and(|(_, entry)| entry.running.is_some() || entry.waiting.is_some())
+    }
+
+    /// Sets it, without a look at what is due.
+    pub(super) const fn set(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// How it is set.
@@ -173,8 +178,25 @@ impl Clock {
             }
         }
         self.start_waiting(now, &mut out);
+        self.keep_waiting(&mut out);
         out.push(Command::WakeAt(self.next_wake()));
         out
+    }
+
+    /// An instant that waits for a free place, or starts with the next write, is nowhere but in memory: what is saved
+    /// of its job says that it is still to come, so that the next start of the gateway finds it.
+    fn keep_waiting(&self, out: &mut [Command]) {
+        let starts = out.iter().filter_map(|command| match command {
+            Command::Start { job, slot, run_id } => Some((job.id.clone(), *slot, run_id.clone())),
+            _ => None,
+        });
+        let to_come: Vec<(String, Millis, String)> = self.queue.iter().cloned().chain(starts).filter(|(job, slot, run_id)| *run_id == run_of(job, *slot)).collect();
+        for command in out {
+            let Command::Save(saved) = command else { continue };
+            if let Some((_, slot, _)) = to_come.iter().find(|(job, ..)| *job == saved.id && saved.enabled) {
+                saved.state.next_run_at_ms = Some(slot.0);
+            }
+        }
     }
 
     fn load(&mut self, jobs: Vec<Job>, open: Vec<(String, Millis, String)>, now: Millis, out: &mut Vec<Command>) {
@@ -261,7 +283,7 @@ impl Clock {
                     }
                     None => {
                         entry.waiting = Some(slot);
-                        self.queue.push_back((job.id.clone(), slot, format!("cron:{}:{}", job.id, slot.0)));
+                        self.queue.push_back((job.id.clone(), slot, run_of(&job.id, slot)));
                     }
                 }
             }
@@ -317,6 +339,11 @@ impl Clock {
             out.push(Command::Save(Box::new(job.clone())));
         }
     }
+}
+
+/// The run of a scheduled instant: the same at every try.
+fn run_of(job_id: &str, slot: Millis) -> String {
+    format!("cron:{job_id}:{}", slot.0)
 }
 
 /// Sets the next instant after `from`. A schedule that cannot be computed switches the job off after three tries.
@@ -481,5 +508,23 @@ mod tests {
         clock.step(Event::Put(Box::new(job("a", 1_000))), Millis(0));
         assert!(brief(&clock.step(Event::Tick, Millis(3_000))).is_empty());
         assert_eq!(brief(&clock.step(Event::RunNow { job_id: "a".into(), run_id: "manual".into() }, Millis(3_000))), ["start a 3000"]);
+    }
+
+    #[test]
+    fn an_instant_that_has_not_been_taken_is_saved_as_still_to_come() {
+        let mut clock = Clock::default();
+        for id in ["a", "b"] {
+            clock.step(Event::Put(Box::new(job(id, 10_000))), Millis(1));
+        }
+        // Both have missed instants, one place is free: `a` starts with its last one, `b` waits with it.
+        let commands = clock.step(Event::Tick, Millis(35_000));
+        let saved: Vec<(String, Option<i64>)> =
+            commands.iter().filter_map(|c| if let Command::Save(job) = c { Some((job.id.clone(), job.state.next_run_at_ms)) } else { None }).collect();
+        assert_eq!(saved, [("a".to_owned(), Some(30_000)), ("b".to_owned(), Some(30_000))]);
+        // A gateway that starts on those rows takes it up.
+        let mut b = job("b", 10_000);
+        b.state.next_run_at_ms = Some(30_000);
+        let mut later = Clock::default();
+        assert_eq!(brief(&later.step(Event::Loaded { jobs: vec![b], open: vec![] }, Millis(36_000))), ["start b 30000"]);
     }
 }

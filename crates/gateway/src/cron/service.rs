@@ -165,7 +165,9 @@ impl Cron {
         for agent in &settings.agents {
             let unit = Unit::Agent(agent.clone());
             for row in self.0.parts.keeper.scan::<Job>(&unit, Table::CronJobs, &Scan::prefix("")).await? {
-                for slot in self.0.parts.keeper.scan::<SlotRow>(&unit, Table::CronRuns, &Scan { limit: 50, newest_first: true, ..Scan::prefix(format!("{}/", row.value.id)) }).await? {
+                // A run that was going may lie behind many instants that were missed or skipped since.
+                let limit = if row.value.state.running_at_ms.is_some() { RUNS_KEPT + 200 } else { 50 };
+                for slot in self.0.parts.keeper.scan::<SlotRow>(&unit, Table::CronRuns, &Scan { limit, newest_first: true, ..Scan::prefix(format!("{}/", row.value.id)) }).await? {
                     if slot.value.end == SlotEnd::Started
                         && let Some(at) = slot.key.rsplit('/').next().and_then(|n| n.parse().ok())
                     {
@@ -375,15 +377,19 @@ impl Cron {
         self.0.parts.post.deliver(letter).await.map(|_| ())
     }
 
-    /// One decision with everything that follows from it.
+    /// One decision with everything that follows from it. What is written down comes first; when that fails the
+    /// decision is taken back, and the next look at the clock makes it again: no instant is lost to a store that is
+    /// away for a moment.
     async fn apply(&self, event: Event) -> Result<(), Failure> {
         let mut clock = self.0.clock.lock().await;
         let removed = if let Event::Removed(id) = &event { clock.job(id).cloned() } else { None };
+        let settings = if let Event::Settings(settings) = &event { Some(*settings) } else { None };
+        let before = clock.clone();
         let commands = clock.step(event, self.0.parts.world.clock.now());
-        *lock(&self.0.shown) = clock.jobs().map(|job| (job.id.clone(), job.clone())).collect();
         let default = self.default_agent();
+        let (starts, rows): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(|c| matches!(c, Command::Start { .. } | Command::Resume { .. } | Command::WakeAt(_)));
         let mut problem = Ok(());
-        for command in commands {
+        for command in rows {
             let done = match command {
                 Command::Save(job) => self.0.parts.keeper.put(&Unit::Agent(job.agent(&default)), Table::CronJobs, &job.id, &job).await,
                 Command::Delete(id) => self.delete(removed.as_ref(), &id, &default).await,
@@ -391,6 +397,21 @@ impl Cron {
                     Some(job) => self.record(job, slot, end).await,
                     None => Ok(()),
                 },
+                Command::Start { .. } | Command::Resume { .. } | Command::WakeAt(_) => Ok(()),
+            };
+            if let Err(failure) = done {
+                *clock = before;
+                if let Some(settings) = settings {
+                    clock.set(settings);
+                }
+                self.show(&clock);
+                self.0.wake.send_replace(clock.next_wake());
+                return Err(failure);
+            }
+        }
+        self.show(&clock);
+        for command in starts {
+            let done = match command {
                 Command::Start { job, slot, run_id } => self.take(*job, slot, run_id).await,
                 Command::Resume { job, slot, run_id } => {
                     self.follow(*job, slot, run_id);
@@ -400,13 +421,18 @@ impl Cron {
                     self.0.wake.send_if_modified(|old| std::mem::replace(old, at) != at);
                     Ok(())
                 }
+                Command::Save(_) | Command::Delete(_) | Command::Record { .. } => Ok(()),
             };
-            // Go on with the rest: each row stands for itself.
+            // Go on with the rest: each instant stands for itself.
             if let Err(failure) = done {
                 problem = Err(failure);
             }
         }
         problem
+    }
+
+    fn show(&self, clock: &Clock) {
+        *lock(&self.0.shown) = clock.jobs().map(|job| (job.id.clone(), job.clone())).collect();
     }
 
     async fn delete(&self, removed: Option<&Job>, id: &str, default: &AgentId) -> Result<(), Failure> {
@@ -445,7 +471,17 @@ impl Cron {
             .map_err(keeper::sort)?;
         match self.0.parts.keeper.commit(batch).await {
             Ok(()) => {}
-            Err(TxError::Exists { .. }) => tracing::info!(job = %job.id, slot = slot.0, "this instant was taken before"),
+            Err(TxError::Exists { .. }) => {
+                tracing::info!(job = %job.id, slot = slot.0, "this instant was taken before");
+                let row = self.0.parts.keeper.get::<SlotRow>(&Unit::Agent(job.agent(&self.default_agent())), Table::CronRuns, &slot_key(&job.id, slot)).await;
+                if let Ok(Some(row)) = row
+                    && row.end != SlotEnd::Started
+                {
+                    // It has its end already, which is all an instant gets; only the job did not know.
+                    self.ended_before(job, slot, row);
+                    return Ok(());
+                }
+            }
             Err(err) => {
                 let failure = keeper::sort(err);
                 self.ended_later(job, slot, run_id, failure.clone());
@@ -469,6 +505,14 @@ impl Cron {
                 entry = this.carry_out(&job, slot, &run_id) => entry,
             };
             this.close(&job, slot, run_id, entry).await
+        });
+    }
+
+    fn ended_before(&self, job: Job, slot: Millis, row: SlotRow) {
+        let this = self.clone();
+        self.0.parts.world.tasks.spawn(TaskKind::logged("cron run"), async move {
+            let entry = row.entry.unwrap_or_else(|| blank_entry(&job, slot, &row.run_id, row.at, row.end));
+            this.end(&job, slot, &entry).await
         });
     }
 
@@ -501,8 +545,19 @@ impl Cron {
         let mut extra = serde_json::to_value(&entry).unwrap_or_default();
         extra["runAtMs"] = json!(began);
         self.news("finished", job, extra);
-        self.apply(Event::Ended { job_id: job.id.clone(), slot, entry: Box::new(entry) }).await?;
+        self.end(job, slot, &entry).await?;
         self.tidy(job).await
+    }
+
+    /// Tells the clock that a run ended, until that is stored.
+    async fn end(&self, job: &Job, slot: Millis, entry: &RunEntry) -> Result<(), Failure> {
+        while let Err(failure) = self.apply(Event::Ended { job_id: job.id.clone(), slot, entry: Box::new(entry.clone()) }).await {
+            if failure.code == FailureCode::Fenced || !self.0.clock.lock().await.is_busy(&job.id) {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
     }
 
     /// Keeps the history bounded and removes old isolated sessions.

@@ -173,16 +173,19 @@ impl Outbox {
     /// Sends what can be sent now. Answers how long until something is due, if anything waits.
     async fn round(&self) -> Result<Option<Duration>, Failure> {
         let agents = std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = self.round_of(agents.clone()).await;
+        if done.is_err() {
+            // None of them is forgotten; and no wake: the caller pauses before it looks again.
+            self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).extend(agents);
+        }
+        done
+    }
+
+    async fn round_of(&self, agents: BTreeSet<AgentId>) -> Result<Option<Duration>, Failure> {
         let mut soonest: Option<Duration> = None;
         for agent in agents {
             let unit = Unit::Agent(agent.clone());
-            let rows = match self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await {
-                Ok(rows) => rows,
-                Err(failure) => {
-                    self.grew(&agent);
-                    return Err(failure);
-                }
-            };
+            let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await?;
             let lanes = plan::by_conversation(rows.into_iter().map(|row| row.value));
             let mut again = None;
             for batch in lanes.chunks(SENDS_MAX) {
@@ -221,6 +224,10 @@ impl Outbox {
     }
 
     async fn send_one(&self, unit: &Unit, mut row: OutboxRow, outlet: &dyn Outlet) -> Result<Option<Duration>, Failure> {
+        if row.state == OutboxState::Sending {
+            // Begun before a crash: that try may have arrived.
+            row.outcome = Some(Outcome::Unknown);
+        }
         row.state = OutboxState::Sending;
         row.attempts += 1;
         row.updated_at = self.0.world.clock.now();
@@ -230,6 +237,9 @@ impl Outbox {
             Some(delay_ms) => {
                 tracing::warn!(channel = %row.target.channel, account = %row.target.account, run = %row.run_id, attempt = row.attempts, retry_ms = delay_ms, "a reply could not be sent, it is tried again");
                 row.state = OutboxState::Queued;
+                if sent.outcome == Outcome::Unknown {
+                    row.outcome = Some(Outcome::Unknown);
+                }
                 row.next_attempt_at = Some(self.0.world.clock.now().plus(i64::try_from(delay_ms).unwrap_or(i64::MAX)));
                 self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
                 Ok(Some(Duration::from_millis(delay_ms)))
@@ -241,7 +251,11 @@ impl Outbox {
         }
     }
 
-    async fn settle(&self, unit: &Unit, mut row: OutboxRow, sent: Sent) -> Result<(), Failure> {
+    async fn settle(&self, unit: &Unit, mut row: OutboxRow, mut sent: Sent) -> Result<(), Failure> {
+        if row.outcome == Some(Outcome::Unknown) && matches!(sent.outcome, Outcome::Failed(_) | Outcome::Expired) {
+            // The last try did not arrive; an earlier one may have.
+            sent.outcome = Outcome::Unknown;
+        }
         row.state = match &sent.outcome {
             Outcome::Done => OutboxState::Done,
             Outcome::Failed(_) | Outcome::Expired => OutboxState::Failed,
