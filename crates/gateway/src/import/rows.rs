@@ -13,7 +13,7 @@ const TITLE_CHARS: usize = 60;
 const EXTRA_BYTES_MAX: usize = 16 * 1024;
 
 /// Caches of the original, made anew by whoever needs them, and fields that we keep elsewhere.
-const LEFT_OUT: [&str; 12] = [
+const LEFT_OUT: [&str; 15] = [
     "skillsSnapshot",
     "systemPromptReport",
     "sessionFile",
@@ -22,6 +22,9 @@ const LEFT_OUT: [&str; 12] = [
     "abortCutoffMessageSid",
     "abortCutoffTimestamp",
     "restartRecoveryRuns",
+    "activeWriterRunId",
+    "agentHarnessId",
+    "contextBudgetStatus",
     "pendingFinalDelivery",
     "providerOverride",
     "modelOverride",
