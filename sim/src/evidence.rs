@@ -59,9 +59,8 @@ impl Evidence {
     pub fn read(outside: &Outside, store: &MemoryStore) -> Result<Self, TxError> {
         let mut evidence = Self::default();
         // The memory store answers reads at once.
-        futures_util::FutureExt::now_or_never(evidence.read_all(store)).unwrap_or_else(|| {
-            Err(TxError::Away { path: "memory".into(), why: "a read of the memory store waited".into(), maybe: false })
-        })?;
+        futures_util::FutureExt::now_or_never(evidence.read_all(store))
+            .unwrap_or_else(|| Err(TxError::Away { path: "memory".into(), why: "a read of the memory store waited".into(), maybe: false }))?;
         let seen = outside.seen();
         evidence.taken.clone_from(&seen.taken);
         evidence.tools.clone_from(&seen.tools);

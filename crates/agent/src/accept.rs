@@ -8,7 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::{Op, Table, TxError, get_json};
 use clawstead_terms::{
-    Address, Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus, SessionKey, Usage,
+    Address, Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId,
+    RunStatus, SessionKey, Usage,
 };
 use clawstead_world::Accepted;
 
@@ -156,7 +157,8 @@ impl Lanes {
         let waiting = desk.row.open.len();
         let max = if letter.kind == EnvelopeKind::Request { limits.session_inbox_soft_max } else { limits.session_inbox_hard_max };
         if waiting >= max.min(limits.session_inbox_hard_max) {
-            return Err(Failure::busy(format!("{waiting} messages wait in session {}", desk.row.key), 2_000).with_hint("wait until some are answered, or stop the run that is going"));
+            return Err(Failure::busy(format!("{waiting} messages wait in session {}", desk.row.key), 2_000)
+                .with_hint("wait until some are answered, or stop the run that is going"));
         }
         let all = room.open.load(std::sync::atomic::Ordering::Acquire);
         if all >= limits.agent_inbox_max {
@@ -169,7 +171,9 @@ impl Lanes {
     async fn known(&self, room: &Arc<Room>, run: &RunId, hash: &str) -> Result<Option<RunStatus>, Failure> {
         let Some(row) = get_json::<RunRow>(&*self.parts.store, &room.unit, Table::Runs, run.as_str()).await.map_err(Failure::from)? else { return Ok(None) };
         if row.value.request_hash != hash {
-            return Err(Failure::invalid("This message id was used for another message already; look at the conversation and use a new id.").with_hint(CONFLICT));
+            return Err(
+                Failure::invalid("This message id was used for another message already; look at the conversation and use a new id.").with_hint(CONFLICT)
+            );
         }
         if !row.value.is_over() {
             // It may wait in a session that nobody woke since a lost answer.
@@ -198,7 +202,8 @@ impl Lanes {
     pub(crate) async fn abort_queued(&self, room: &Arc<Room>, key: &SessionKey, run: Option<&RunId>, reason: &str) -> Result<Vec<RunId>, Failure> {
         let (session, mut desk) = self.desk(room, key).await?;
         let now = self.now();
-        let wanted: Vec<Queued> = desk.queue.iter().filter(|queued| queued.attempt == 0 && run.is_none_or(|run| *run == queued.letter.run_id)).cloned().collect();
+        let wanted: Vec<Queued> =
+            desk.queue.iter().filter(|queued| queued.attempt == 0 && run.is_none_or(|run| *run == queued.letter.run_id)).cloned().collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -207,7 +212,12 @@ impl Lanes {
         let mut rows = Vec::new();
         for queued in &wanted {
             let run_id = queued.letter.run_id.clone();
-            write.events.push(JournalEvent::RunEnded { run_id: run_id.clone(), at: now, end: RunEnd::Aborted { reason: reason.into() }, usage: Usage::default() });
+            write.events.push(JournalEvent::RunEnded {
+                run_id: run_id.clone(),
+                at: now,
+                end: RunEnd::Aborted { reason: reason.into() },
+                usage: Usage::default(),
+            });
             desk.row.open.retain(|open| open.run_id != run_id);
             let mut row = fresh_run(&desk.row, &queued.letter, request_hash(&queued.letter), queued.letter.at);
             row.status = RunStatus::Aborted;

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::TxError;
-use clawstead_terms::{Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Millis, Origin, Part, QueueMode, RunEnd, RunEventKind, RunId, RunStatus, Usage};
+use clawstead_terms::{
+    Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Millis, Origin, Part, QueueMode, RunEnd, RunEventKind, RunId, RunStatus, Usage,
+};
 
 use crate::{
     AgentSettings, RunRow, SessionRow, SessionStatus,
@@ -304,7 +306,14 @@ impl Lanes {
         run_row
     }
 
-    async fn begin(&self, room: &Arc<Room>, session: &Arc<Session>, settings: &AgentSettings, desk: &mut Desk, permit: OwnedSemaphorePermit) -> Result<Begun, TxError> {
+    async fn begin(
+        &self,
+        room: &Arc<Room>,
+        session: &Arc<Session>,
+        settings: &AgentSettings,
+        desk: &mut Desk,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Begun, TxError> {
         let now = self.now();
         let Some(first) = desk.queue.front().cloned() else {
             return Err(TxError::Invalid { what: "a queue".into(), why: "it was empty".into() });
@@ -350,12 +359,23 @@ impl Lanes {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the same facts as `open_run`")]
-    fn resume(&self, session: &Session, desk: &mut Desk, first: &Queued, write: &mut Write, run_row: &mut RunRow, permit: OwnedSemaphorePermit, now: Millis) -> Begun {
+    fn resume(
+        &self,
+        session: &Session,
+        desk: &mut Desk,
+        first: &Queued,
+        write: &mut Write,
+        run_row: &mut RunRow,
+        permit: OwnedSemaphorePermit,
+        now: Millis,
+    ) -> Begun {
         let run_id = first.letter.run_id.clone();
         let attempt = if first.set_aside { first.attempt } else { first.attempt + 1 };
-        let mut begun = Begun { run_id: run_id.clone(), letter: Arc::clone(&first.letter), attempt, started_at: now, said: Vec::new(), task: Task::Turn, permit };
+        let mut begun =
+            Begun { run_id: run_id.clone(), letter: Arc::clone(&first.letter), attempt, started_at: now, said: Vec::new(), task: Task::Turn, permit };
         if attempt > ATTEMPTS_MAX {
-            let failure = Failure::internal("the run was interrupted by restarts too often and was given up").with_hint("look at the log for why the gateway stopped, then ask again");
+            let failure = Failure::internal("the run was interrupted by restarts too often and was given up")
+                .with_hint("look at the log for why the gateway stopped, then ask again");
             run_row.status = RunStatus::Error;
             run_row.started_at = Some(now);
             run_row.ended_at = Some(now);

@@ -72,9 +72,10 @@ pub fn plan(transcript: &Transcript, keep_recent_tokens: u64, room: u64) -> Opti
     }
     // Prefer the next user message; the running turn's own must stay if anything stays.
     let legal = |index: &usize| messages.get(*index).is_some_and(|m| m.role == Role::User);
-    let at = (cut..messages.len()).find(legal).or_else(|| (0..=cut.min(messages.len().saturating_sub(1))).rev().find(|i| *i > 0 && legal(i))).or_else(|| {
-        (cut..messages.len()).chain((1..cut).rev()).find(|index| messages[*index].role == Role::Assistant)
-    })?;
+    let at = (cut..messages.len())
+        .find(legal)
+        .or_else(|| (0..=cut.min(messages.len().saturating_sub(1))).rev().find(|i| *i > 0 && legal(i)))
+        .or_else(|| (cut..messages.len()).chain((1..cut).rev()).find(|index| messages[*index].role == Role::Assistant))?;
     if at == 0 {
         return None;
     }
@@ -230,7 +231,8 @@ mod tests {
 
     #[test]
     fn the_kept_part_begins_at_a_user_message() {
-        let all = transcript(&[(Role::User, 400), (Role::Assistant, 400), (Role::User, 400), (Role::Assistant, 400), (Role::User, 400), (Role::Assistant, 400)]);
+        let all =
+            transcript(&[(Role::User, 400), (Role::Assistant, 400), (Role::User, 400), (Role::Assistant, 400), (Role::User, 400), (Role::Assistant, 400)]);
         let round = plan(&all, 250, 100_000).unwrap();
         assert_eq!((round.older.len(), round.first_kept.unwrap().as_str().to_owned(), round.more), (4, "m4".into(), false));
         assert!(plan(&transcript(&[(Role::User, 400)]), 10, 1000).is_none(), "one message cannot be made smaller");

@@ -170,7 +170,12 @@ When its outcome is unknown, check before you repeat it.\n\n## Workspace\nYour f
             match shelf.read(&path, settings.bootstrap_chars_max) {
                 Some(text) if text.trim().is_empty() => {}
                 Some(text) if left == 0 => {
-                    let _ = write!(out, "\n### {name}\n[left out: the workspace files are larger than {} characters together; read it with a tool ({} bytes)]\n", settings.bootstrap_total_chars_max, text.len());
+                    let _ = write!(
+                        out,
+                        "\n### {name}\n[left out: the workspace files are larger than {} characters together; read it with a tool ({} bytes)]\n",
+                        settings.bootstrap_total_chars_max,
+                        text.len()
+                    );
                 }
                 Some(text) => {
                     let shown = cut(&text, left);
@@ -243,7 +248,15 @@ mod tests {
 
     fn prompt(contexts: &Contexts, settings: &AgentSettings, key: &str, depth: Depth, heartbeat: bool) -> Arc<str> {
         let session = SessionKey::of(&settings.id, key);
-        contexts.prompt(&PromptFor { settings, session: &session, depth, heartbeat, extra: Some("Be quick."), model: Some("mock/m"), now: Millis(1_767_225_600_000) })
+        contexts.prompt(&PromptFor {
+            settings,
+            session: &session,
+            depth,
+            heartbeat,
+            extra: Some("Be quick."),
+            model: Some("mock/m"),
+            now: Millis(1_767_225_600_000),
+        })
     }
 
     #[test]
@@ -257,7 +270,9 @@ mod tests {
         let contexts = Contexts::default();
         let main = prompt(&contexts, &settings, "main", Depth::Full, false);
         assert!(main.contains("### AGENTS.md\nAGENTS.md \n[cut here: the file has 27 bytes"), "{main}");
-        assert!(main.contains("### USER.md\n[missing: ") && main.contains("### MEMORY.md") && !main.contains("### HEARTBEAT.md") && !main.contains("### TOOLS.md"));
+        assert!(
+            main.contains("### USER.md\n[missing: ") && main.contains("### MEMORY.md") && !main.contains("### HEARTBEAT.md") && !main.contains("### TOOLS.md")
+        );
         assert!(main.contains("Thursday, 2026-01-01") && main.trim_end().ends_with("Be quick."));
         assert!(!prompt(&contexts, &settings, "telegram:group:-1", Depth::Full, false).contains("### MEMORY.md"), "memory is private");
         assert!(!prompt(&contexts, &settings, "main", Depth::Light, false).contains("### MEMORY.md"));

@@ -410,36 +410,41 @@ impl<'a> Drive<'a> {
             return Done::Event(TurnEvent::Steered(0));
         }
         let stored = lanes
-            .insist_then(self.room, self.session, |desk| {
-                let mut write = Write::default();
-                let mut taken = 0;
-                settled.clear();
-                said.clear();
-                for queued in desk.queue.clone() {
-                    let quiet = queued.letter.kind != EnvelopeKind::Request;
-                    let joins = crate::accept::mode_of(settings, &desk.row, &queued.letter) == clawstead_terms::QueueMode::Steer
-                        && may_merge(&begun.letter, &queued.letter)
-                        && crate::commands::of_letter(&queued.letter, &settings.reset_triggers).is_none();
-                    if !quiet && (!joins || is_expired(&queued.letter, now)) {
-                        break;
+            .insist_then(
+                self.room,
+                self.session,
+                |desk| {
+                    let mut write = Write::default();
+                    let mut taken = 0;
+                    settled.clear();
+                    said.clear();
+                    for queued in desk.queue.clone() {
+                        let quiet = queued.letter.kind != EnvelopeKind::Request;
+                        let joins = crate::accept::mode_of(settings, &desk.row, &queued.letter) == clawstead_terms::QueueMode::Steer
+                            && may_merge(&begun.letter, &queued.letter)
+                            && crate::commands::of_letter(&queued.letter, &settings.reset_triggers).is_none();
+                        if !quiet && (!joins || is_expired(&queued.letter, now)) {
+                            break;
+                        }
+                        if quiet {
+                            settled.push(lanes.settle_quietly(&mut desk.row, &queued, &mut write, now));
+                        } else {
+                            let message = crate::accept::said_by(&queued.letter, queued.letter.body.clone(), now);
+                            note_message(&mut desk.row, &message);
+                            write.events.push(JournalEvent::Said { message: Box::new(message.clone()) });
+                            said.push(message);
+                            lanes.merge(&mut desk.row, &queued, &begun.run_id, &mut write, now);
+                            settled.push(crate::begin::merged_row(&desk.row, &queued, &begun.run_id, now));
+                        }
+                        taken += 1;
                     }
-                    if quiet {
-                        settled.push(lanes.settle_quietly(&mut desk.row, &queued, &mut write, now));
-                    } else {
-                        let message = crate::accept::said_by(&queued.letter, queued.letter.body.clone(), now);
-                        note_message(&mut desk.row, &message);
-                        write.events.push(JournalEvent::Said { message: Box::new(message.clone()) });
-                        said.push(message);
-                        lanes.merge(&mut desk.row, &queued, &begun.run_id, &mut write, now);
-                        settled.push(crate::begin::merged_row(&desk.row, &queued, &begun.run_id, now));
-                    }
-                    taken += 1;
-                }
-                joined.store(taken, Ordering::Relaxed);
-                write
-            }, |desk| {
-                desk.queue.drain(..joined.load(Ordering::Relaxed));
-            })
+                    joined.store(taken, Ordering::Relaxed);
+                    write
+                },
+                |desk| {
+                    desk.queue.drain(..joined.load(Ordering::Relaxed));
+                },
+            )
             .await;
         if !stored {
             return Done::Halt;
@@ -475,4 +480,3 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-

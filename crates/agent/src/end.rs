@@ -199,16 +199,15 @@ impl Lanes {
         let name = row.label.clone().unwrap_or_else(|| row.key.to_string());
         let body = match (announce, kind) {
             (true, Kind::Answer) if text.is_empty() => format!("The sub-agent \"{name}\" has ended without an answer."),
-            (true, Kind::Answer) => format!("The sub-agent \"{name}\" has ended. Its result:\n\n{text}\n\nUse it, and tell your person what matters; if nothing does, answer NO_REPLY."),
+            (true, Kind::Answer) => format!(
+                "The sub-agent \"{name}\" has ended. Its result:\n\n{text}\n\nUse it, and tell your person what matters; if nothing does, answer NO_REPLY."
+            ),
             (true, Kind::Error) => format!("The sub-agent \"{name}\" failed: {text}"),
             (false, Kind::Answer) => text.to_owned(),
             (false, Kind::Error) => format!("[failed] {text}"),
         };
-        let deliver_to = if announce {
-            self.room(&to.agent).ok().and_then(|room| room.row(&to.session)).and_then(|row| row.delivery_context.clone())
-        } else {
-            None
-        };
+        let deliver_to =
+            if announce { self.room(&to.agent).ok().and_then(|room| room.row(&to.session)).and_then(|row| row.delivery_context.clone()) } else { None };
         let mut path = letter.path.clone();
         if !announce {
             path.push(row.agent_id.clone());

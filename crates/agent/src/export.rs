@@ -74,7 +74,11 @@ impl Lines {
             JournalEvent::Said { message } => self.message(message),
             JournalEvent::Compacted { summary, first_kept, tokens_before, at } => {
                 let kept = first_kept.as_ref().map(|id| short(id.as_str()));
-                vec![self.entry(&format!("compaction-{at}"), *at, json!({ "type": "compaction", "summary": summary, "firstKeptEntryId": kept, "tokensBefore": tokens_before }))]
+                vec![self.entry(
+                    &format!("compaction-{at}"),
+                    *at,
+                    json!({ "type": "compaction", "summary": summary, "firstKeptEntryId": kept, "tokensBefore": tokens_before }),
+                )]
             }
             _ => Vec::new(),
         }
@@ -95,8 +99,16 @@ impl Lines {
         let mut out = Vec::new();
         let id = message.id.as_str();
         match message.role {
-            Role::User => out.push(self.entry(id, message.at, json!({ "type": "message", "message": { "role": "user", "content": content(&message.parts), "timestamp": message.at } }))),
-            Role::System => out.push(self.entry(id, message.at, json!({ "type": "custom_message", "customType": "clawstead.note", "content": content(&message.parts), "display": true }))),
+            Role::User => out.push(self.entry(
+                id,
+                message.at,
+                json!({ "type": "message", "message": { "role": "user", "content": content(&message.parts), "timestamp": message.at } }),
+            )),
+            Role::System => out.push(self.entry(
+                id,
+                message.at,
+                json!({ "type": "custom_message", "customType": "clawstead.note", "content": content(&message.parts), "display": true }),
+            )),
             Role::Assistant => {
                 let (provider, model) = message.model.as_deref().and_then(|model| model.split_once('/')).unwrap_or(("", ""));
                 if let Some(full) = &message.model

@@ -200,7 +200,9 @@ impl Lanes {
         let room = self.inner.rooms.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(agent).cloned();
         match room {
             Some(room) if !room.closed.is_cancelled() => Ok(room),
-            _ if self.parts.settings.agent(agent).is_none() => Err(Failure::not_found(format!("there is no agent \"{agent}\"")).with_hint("openclaw agents list shows all")),
+            _ if self.parts.settings.agent(agent).is_none() => {
+                Err(Failure::not_found(format!("there is no agent \"{agent}\"")).with_hint("openclaw agents list shows all"))
+            }
             _ => Err(Failure::unavailable(format!("agent \"{agent}\" is not running on this gateway now"), 500)),
         }
     }

@@ -14,8 +14,8 @@ pub mod workspace;
 
 pub use rows::{LetterRow, OpenRun, OutboxRow, OutboxState, RunRow, SessionRow, SessionStatus};
 pub use seams::{
-    AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, CompactionSettings, Identity, LaneLimits, ModelLimits, Offer, RunSink, SessionChange,
-    Settings, SubagentSettings, ToolScope, Toolbox,
+    AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, CompactionSettings, Identity, LaneLimits, ModelLimits, Offer, RunSink, SessionChange, Settings,
+    SubagentSettings, ToolScope, Toolbox,
 };
 
 mod accept;
@@ -35,7 +35,7 @@ mod spawn;
 
 pub use accept::BODY_BYTES_MAX;
 pub use begin::ATTEMPTS_MAX;
-pub use lanes::{Adopted, Lanes, Parts, Stopped, is_conflict};
 pub use history::{HISTORY_MAX, History, HistoryItem, HistoryPage};
+pub use lanes::{Adopted, Lanes, Parts, Stopped, is_conflict};
 pub use sessions::{ArchiveFilter, Compaction, Deleted, SessionFilter, SessionPage, SessionPatch};
 pub use spawn::{Announce, Spawn, Spawned};

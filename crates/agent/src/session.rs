@@ -272,7 +272,9 @@ impl Session {
                 if matches!(err, TxError::Fenced { .. }) {
                     room.lose(&err);
                 }
-                if matches!(&err, TxError::Gap { .. } | TxError::Away { maybe: true, .. }) || matches!(&err, TxError::Exists { table, .. } if *table == "journal") {
+                if matches!(&err, TxError::Gap { .. } | TxError::Away { maybe: true, .. })
+                    || matches!(&err, TxError::Exists { table, .. } if *table == "journal")
+                {
                     // What we believe about the journal may not be true any more: read it again before the next use.
                     desk.loaded = false;
                     desk.stale = true;

@@ -286,7 +286,8 @@ impl Lanes {
         let mut out = Compaction { text: row.text.unwrap_or_default(), ..Compaction::default() };
         let mut from = start + 1;
         loop {
-            let lines = read_journal_json::<JournalEvent>(&*self.parts.store, &room.unit, before.session_id.as_str(), from, PAGE).await.map_err(Failure::from)?;
+            let lines =
+                read_journal_json::<JournalEvent>(&*self.parts.store, &room.unit, before.session_id.as_str(), from, PAGE).await.map_err(Failure::from)?;
             let Some((last, _)) = lines.last() else { return Ok(out) };
             from = last + 1;
             for (_, event) in lines {

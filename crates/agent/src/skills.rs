@@ -108,7 +108,10 @@ struct FrontMatter {
 /// One sentence saying what is wrong.
 pub fn parse(text: &str, folder: &str, file: &Path, host: &dyn Host) -> Result<Skill, String> {
     let text = text.trim_start_matches('\u{feff}');
-    let rest = text.strip_prefix("---").and_then(|rest| rest.strip_prefix('\n').or_else(|| rest.strip_prefix("\r\n"))).ok_or("it does not begin with front matter (---)")?;
+    let rest = text
+        .strip_prefix("---")
+        .and_then(|rest| rest.strip_prefix('\n').or_else(|| rest.strip_prefix("\r\n")))
+        .ok_or("it does not begin with front matter (---)")?;
     let mut end = 0;
     let closed = rest.split_inclusive('\n').any(|line| {
         let is_end = line.trim_end() == "---";
@@ -320,9 +323,15 @@ mod tests {
     fn front_matter_by_table() {
         let check = |text: &str| parse(text, "folder", Path::new("/x/SKILL.md"), &Fake);
         let good = check("---\nname: beat\ndescription: checks\n  things\nschedule: \"*/30 * * * *\"\nagent: jerry\n---\nbody").unwrap();
-        assert_eq!((good.name.as_str(), good.description.as_str(), good.schedule.as_deref(), good.agent.as_deref()), ("beat", "checks things", Some("*/30 * * * *"), Some("jerry")));
+        assert_eq!(
+            (good.name.as_str(), good.description.as_str(), good.schedule.as_deref(), good.agent.as_deref()),
+            ("beat", "checks things", Some("*/30 * * * *"), Some("jerry"))
+        );
         let gated = check("---\ndescription: d\nmetadata:\n  openclaw:\n    os: [darwin]\n    requires: {bins: [git, jq], env: [TOKEN, KEY], config: [browser.enabled, x.y]}\n---\n").unwrap();
-        assert_eq!((gated.name.as_str(), gated.missing), ("folder", vec!["os darwin".to_owned(), "program jq".into(), "variable KEY".into(), "setting x.y".into()]));
+        assert_eq!(
+            (gated.name.as_str(), gated.missing),
+            ("folder", vec!["os darwin".to_owned(), "program jq".into(), "variable KEY".into(), "setting x.y".into()])
+        );
         let windows = check("---\r\nname: crlf\r\ndescription: d\r\nagent: bobby\r\n---\r\nbody").unwrap();
         assert_eq!((windows.name.as_str(), windows.agent.as_deref()), ("crlf", Some("bobby")));
         let old = check("---\ndescription: d\nmetadata: '{\"openclaw\":{\"requires\":{\"anyBins\":[\"a\",\"git\"]}}}'\n---\n").unwrap();

@@ -160,7 +160,8 @@ impl Lanes {
         let run = row.last_run_id.clone().unwrap_or_else(|| "compact".into());
         let made = self.make_smaller(room, session, settings, &models, emitter, instructions, &run).await?;
         let aborted = lock(&session.active).as_ref().and_then(|active| active.abort.clone());
-        let text = if made { format!("Summarised: about {before} tokens became {}.", self.tokens(session)) } else { "There is nothing to summarise yet.".into() };
+        let text =
+            if made { format!("Summarised: about {before} tokens became {}.", self.tokens(session)) } else { "There is nothing to summarise yet.".into() };
         Some(Ending {
             events: Vec::new(),
             end: aborted.map_or(RunEnd::Ok, |reason| RunEnd::Aborted { reason }),

@@ -61,7 +61,8 @@ impl Lanes {
         let agent = wish.agent.clone().unwrap_or_else(|| parent_room.agent.clone());
         let allowed = agent == parent_room.agent || limits.allow_agents.iter().any(|name| name == "*" || *name == agent.as_str());
         if !allowed {
-            return Err(Failure::new(FailureCode::Forbidden, format!("agent {} may not spawn agent {agent}", parent_room.agent)).with_hint("agents.*.subagents.allowAgents lists those it may"));
+            return Err(Failure::new(FailureCode::Forbidden, format!("agent {} may not spawn agent {agent}", parent_room.agent))
+                .with_hint("agents.*.subagents.allowAgents lists those it may"));
         }
         let depth = parent_room.row(&wish.parent).map_or(0, |row| row.spawn_depth) + 1;
         if depth > limits.spawn_depth_max {
@@ -71,7 +72,8 @@ impl Lanes {
         let key = SessionKey::of(&agent, &format!("subagent:{}", wish.effect_id));
         let run_id = RunId::from(turn::effect_id(&RunId::from(wish.effect_id.as_str()), 0, 0));
         let known = room.row(&key).is_some();
-        let children = self.rooms().iter().flat_map(|room| room.rows()).filter(|row| row.spawned_by.as_ref() == Some(&wish.parent) && row.has_active_run()).count();
+        let children =
+            self.rooms().iter().flat_map(|room| room.rows()).filter(|row| row.spawned_by.as_ref() == Some(&wish.parent) && row.has_active_run()).count();
         if !known && children >= limits.children_max {
             return Err(Failure::busy(format!("{children} sub-agents of this session are running; at most {} may", limits.children_max), 5_000));
         }

@@ -117,7 +117,8 @@ impl Transcript {
         let mine: Vec<&Arc<Message>> = self.messages().filter(|message| message.run_id.as_ref() == Some(run)).collect();
         let steps = mine.iter().filter(|message| message.role == Role::Assistant).count();
         let Some(last) = mine.iter().rposition(|message| message.role == Role::Assistant) else { return (0, mine.len() as u32, Vec::new()) };
-        let answered = |call: &str| mine[last..].iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::ToolResult { id, .. } if id == call));
+        let answered =
+            |call: &str| mine[last..].iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::ToolResult { id, .. } if id == call));
         let calls = mine[last].parts.iter().filter_map(|part| match part {
             Part::ToolCall { id, name, arguments } => Some((id, name, arguments)),
             _ => None,

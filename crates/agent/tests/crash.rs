@@ -18,7 +18,8 @@ fn conversation() -> Vec<Envelope> {
     for letter in &mut out {
         letter.options.queue_mode = Some(clawstead_terms::QueueMode::Followup);
     }
-    out[1].options.deliver_to = Some(DeliveryTarget { channel: ChannelId::from("slack"), account: "default".into(), to: "C1".into(), thread_id: None, reply_to: None });
+    out[1].options.deliver_to =
+        Some(DeliveryTarget { channel: ChannelId::from("slack"), account: "default".into(), to: "C1".into(), thread_id: None, reply_to: None });
     out[4].reply_to = Some(Address { agent: agent("bobby"), session: key("bobby", "main") });
     out
 }

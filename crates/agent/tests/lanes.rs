@@ -93,10 +93,7 @@ async fn letters_during_a_turn_run_after_it_in_order() {
     assert_eq!(house.lanes.session(&main).unwrap().open.len(), 4);
     gate.add_permits(4);
     house.lanes.wait(&"r3".into(), Duration::from_secs(60)).await.unwrap().unwrap();
-    assert_eq!(
-        house.said(&main).await,
-        ["u:wait 0", "a:waited 0", "u:wait 1", "a:waited 1", "u:wait 2", "a:waited 2", "u:wait 3", "a:waited 3"]
-    );
+    assert_eq!(house.said(&main).await, ["u:wait 0", "a:waited 0", "u:wait 1", "a:waited 1", "u:wait 2", "a:waited 2", "u:wait 3", "a:waited 3"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -625,7 +622,10 @@ async fn a_session_is_exported_in_the_known_shape() {
         assert_eq!(pair[1]["parentId"], pair[0]["id"], "a chain");
     }
     assert_eq!(values[3]["message"]["content"][0]["type"], "toolCall");
-    assert_eq!((&values[3]["message"]["stopReason"], &values[4]["message"]["role"], &values[4]["message"]["isError"]), (&"toolUse".into(), &"toolResult".into(), &false.into()));
+    assert_eq!(
+        (&values[3]["message"]["stopReason"], &values[4]["message"]["role"], &values[4]["message"]["isError"]),
+        (&"toolUse".into(), &"toolResult".into(), &false.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -682,5 +682,7 @@ async fn a_journal_cut_anywhere_builds_a_legal_request() {
         let answer = house.send(letter(&main, "after", "hello")).await;
         assert_eq!(answer.text.as_deref(), Some("echo hello"), "cut at {cut}");
     }
-    assert!(lines.iter().any(|(_, line)| matches!(serde_json::from_str::<JournalEvent>(line).unwrap(), JournalEvent::RunEnded { end: RunEnd::Error { .. }, .. })));
+    assert!(
+        lines.iter().any(|(_, line)| matches!(serde_json::from_str::<JournalEvent>(line).unwrap(), JournalEvent::RunEnded { end: RunEnd::Error { .. }, .. }))
+    );
 }

@@ -41,7 +41,13 @@ impl Ingress for Lines {
             };
             let Some(text) = line else { return Ok(()) };
             count += 1;
-            let here = |to: &str| DeliveryTarget { channel: ChannelId::from(SPEC.id), account: self.account.clone(), to: to.to_owned(), thread_id: None, reply_to: None };
+            let here = |to: &str| DeliveryTarget {
+                channel: ChannelId::from(SPEC.id),
+                account: self.account.clone(),
+                to: to.to_owned(),
+                thread_id: None,
+                reply_to: None,
+            };
             intake
                 .accept(Inbound {
                     channel: ChannelId::from(SPEC.id),

@@ -42,7 +42,11 @@ pub fn about(err: &clap::Error, args: &[String], json: bool) -> u8 {
         }
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            if path.is_empty() { format!("OpenClaw does not know the command \"{name}\".") } else { format!("OpenClaw {} has no command \"{name}\".", path.join(" ")) }
+            if path.is_empty() {
+                format!("OpenClaw does not know the command \"{name}\".")
+            } else {
+                format!("OpenClaw {} has no command \"{name}\".", path.join(" "))
+            }
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = match err.get(ContextKind::InvalidArg) {

@@ -72,7 +72,8 @@ pub fn token(state: &Path, device: &str) -> Option<String> {
 
 /// Keeps a token for the next time. A failure only costs a new pairing.
 pub fn keep_token(state: &Path, device: &str, token: &str, scopes: &[String]) {
-    let file = json!({"version": 1, "deviceId": device, "tokens": {"operator": {"token": token, "role": "operator", "scopes": scopes, "updatedAtMs": now_ms()}}});
+    let file =
+        json!({"version": 1, "deviceId": device, "tokens": {"operator": {"token": token, "role": "operator", "scopes": scopes, "updatedAtMs": now_ms()}}});
     if let Err(err) = write_private(&tokens_file(state), &(serde_json::to_string_pretty(&file).unwrap_or_default() + "\n")) {
         tracing::debug!(%err, "the device token could not be kept");
     }

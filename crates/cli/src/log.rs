@@ -66,5 +66,8 @@ pub fn filter(word: &str) -> LevelFilter {
 pub fn targets(level: LevelFilter) -> tracing_subscriber::filter::Targets {
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let own = ["terms", "world", "wire", "config", "state", "providers", "channels", "tools", "agent", "gateway", "tui", "cli"];
-    tracing_subscriber::filter::Targets::new().with_default(others).with_targets(own.map(|name| (format!("clawstead_{name}"), level))).with_target("openclaw", level)
+    tracing_subscriber::filter::Targets::new()
+        .with_default(others)
+        .with_targets(own.map(|name| (format!("clawstead_{name}"), level)))
+        .with_target("openclaw", level)
 }

@@ -12,12 +12,16 @@ pub fn cli() -> String {
     let mut root = Cli::command();
     root.build();
     let mut out = String::from("# Command line\n\nMade from the program by `openclaw __docs cli`; do not edit by hand.\n\n");
-    out.push_str("Global options work before and after the command: `--profile <name>`, `--dev`, `--log-level <level>`, `--no-color`, `-V`/`-v`/`--version`.\n\n");
+    out.push_str(
+        "Global options work before and after the command: `--profile <name>`, `--dev`, `--log-level <level>`, `--no-color`, `-V`/`-v`/`--version`.\n\n",
+    );
     out.push_str("Exit codes: 0 done, 1 failed, 2 bad global option (and a few documented cases), 78 the gateway must not be restarted as it is, 130/143 interrupted.\n\n");
     for command in root.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
         section(&mut out, command, &[], 2);
     }
-    out.push_str("## Recognised, not available\n\nThese commands of OpenClaw are recognised and explained, with exit code 1.\n\n| Command | Instead |\n|---|---|\n");
+    out.push_str(
+        "## Recognised, not available\n\nThese commands of OpenClaw are recognised and explained, with exit code 1.\n\n| Command | Instead |\n|---|---|\n",
+    );
     for (name, why) in elsewhere::KNOWN {
         let _ = writeln!(out, "| `{name}` | {why} |");
     }

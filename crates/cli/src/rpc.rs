@@ -97,7 +97,9 @@ impl Target {
         let gateway = &config.gateway;
         if flags.port.is_none() && gateway.mode == Some(GatewayMode::Remote) {
             let Some(url) = &gateway.remote.url else {
-                return Err(Fail::new("gateway.mode is remote, but gateway.remote.url is not set.").hint("openclaw config set gateway.remote.url ws://host:18789"));
+                return Err(
+                    Fail::new("gateway.mode is remote, but gateway.remote.url is not set.").hint("openclaw config set gateway.remote.url ws://host:18789")
+                );
             };
             let env = |name: &str| snapshot.env.trimmed(name).map(Secret::new);
             let url = checked_url(url, &snapshot.env)?;
@@ -151,7 +153,11 @@ fn checked_url(text: &str, env: &clawstead_config::Env) -> Result<String, Fail> 
     match url.scheme() {
         "wss" => {}
         "ws" if host_is_near => {}
-        "ws" => return Err(bad("ws:// sends credentials in clear text; use wss://, an SSH tunnel, or set OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1 for a private network")),
+        "ws" => {
+            return Err(bad(
+                "ws:// sends credentials in clear text; use wss://, an SSH tunnel, or set OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1 for a private network",
+            ));
+        }
         _ => return Err(bad("use ws:// or wss://")),
     }
     Ok(text.trim_end_matches('/').to_owned())
@@ -291,9 +297,12 @@ pub fn explain(err: &ClientError, target: &Target) -> Fail {
         ClientError::BadUrl { why, .. } => Fail::new(format!("Invalid gateway URL \"{}\": {why}.", target.url)),
         ClientError::NotReachable { why, .. } => {
             let reason = if why.contains("refused") { "ECONNREFUSED" } else { why };
-            transport("closed", reason, format!("Gateway not reachable at {} ({reason}).", target.url)).hint("openclaw gateway status, or start one with: openclaw gateway")
+            transport("closed", reason, format!("Gateway not reachable at {} ({reason}).", target.url))
+                .hint("openclaw gateway status, or start one with: openclaw gateway")
         }
-        ClientError::Refused { status, .. } => transport("closed", &format!("HTTP {status}"), format!("{} answered HTTP {status} instead of a WebSocket; is this a gateway?", target.url)),
+        ClientError::Refused { status, .. } => {
+            transport("closed", &format!("HTTP {status}"), format!("{} answered HTTP {status} instead of a WebSocket; is this a gateway?", target.url))
+        }
         ClientError::Closed { code, reason } => transport("closed", reason, format!("gateway closed ({code}): {reason}")),
         ClientError::Timeout { what, ms } => transport("timeout", "timeout", format!("gateway timeout after {ms}ms ({what})")),
         ClientError::Auth(shape) => {
@@ -309,7 +318,9 @@ pub fn explain(err: &ClientError, target: &Target) -> Fail {
             fail
         }
         ClientError::Failed(shape) => {
-            let fail = Fail::of(Kind::Request, shape.message.clone()).with("code", shape.code.as_str().into()).with("retryable", shape.retryable.unwrap_or(false).into());
+            let fail = Fail::of(Kind::Request, shape.message.clone())
+                .with("code", shape.code.as_str().into())
+                .with("retryable", shape.retryable.unwrap_or(false).into());
             match &shape.details {
                 Some(details) => fail.with("details", details.clone()),
                 None => fail,

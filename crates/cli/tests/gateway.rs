@@ -32,7 +32,10 @@ fn a_first_start_is_safe_and_every_command_finds_it() {
     let wrong = run(&["gateway", "call", "health", "--url", &format!("ws://127.0.0.1:{port}"), "--token", "wrong", "--json"]);
     assert_eq!((wrong.code, wrong.json()["error"]["type"].as_str()), (1, Some("gateway_transport_error")));
     let unknown = run(&["gateway", "call", "no.such.method", "--json"]).json();
-    assert_eq!((unknown["error"]["type"].as_str(), unknown["error"]["code"].as_str(), unknown["error"]["retryable"].as_bool()), (Some("gateway_request_error"), Some("INVALID_REQUEST"), Some(false)));
+    assert_eq!(
+        (unknown["error"]["type"].as_str(), unknown["error"]["code"].as_str(), unknown["error"]["retryable"].as_bool()),
+        (Some("gateway_request_error"), Some("INVALID_REQUEST"), Some(false))
+    );
 
     let answer = run(&["agent", "--agent", "main", "-m", "Hello there", "--json"]);
     let json = answer.json();

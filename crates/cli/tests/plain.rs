@@ -63,7 +63,10 @@ fn failures_under_json_are_one_json_document() {
 #[test]
 fn an_address_by_hand_gets_no_stored_credentials() {
     let home = Home::with_config("{gateway: {mode: 'local', auth: {token: 'stored-secret-token'}}}");
-    for (args, vars) in [(&["gateway", "call", "health", "--url", "ws://127.0.0.1:9", "--json"][..], &[][..]), (&["cron", "list", "--json"], &[("OPENCLAW_GATEWAY_URL", "ws://127.0.0.1:9"), ("OPENCLAW_GATEWAY_TOKEN", "env-secret")][..])] {
+    for (args, vars) in [
+        (&["gateway", "call", "health", "--url", "ws://127.0.0.1:9", "--json"][..], &[][..]),
+        (&["cron", "list", "--json"], &[("OPENCLAW_GATEWAY_URL", "ws://127.0.0.1:9"), ("OPENCLAW_GATEWAY_TOKEN", "env-secret")][..]),
+    ] {
         let ran = home.run_with(args, vars);
         let json = ran.json();
         assert_eq!((ran.code, json["error"]["type"].as_str()), (1, Some("gateway_credentials_required")), "{args:?}");
@@ -96,7 +99,13 @@ fn edits_keep_comments_and_back_up() {
 #[test]
 fn secrets_are_not_shown() {
     let home = Home::with_config("{gateway: {mode: 'local', auth: {token: 'stored-secret-token'}}}");
-    for args in [&["config", "get", "gateway"][..], &["config", "get", "gateway.auth.token"], &["gateway", "status", "--no-probe", "--json"], &["doctor"], &["security", "audit", "--json"]] {
+    for args in [
+        &["config", "get", "gateway"][..],
+        &["config", "get", "gateway.auth.token"],
+        &["gateway", "status", "--no-probe", "--json"],
+        &["doctor"],
+        &["security", "audit", "--json"],
+    ] {
         let ran = home.run(args);
         assert!(!ran.out.contains("stored-secret") && !ran.err.contains("stored-secret"), "{args:?}: {}", ran.out);
     }
@@ -130,7 +139,13 @@ fn profiles_have_their_own_files() {
     assert_eq!(home.run(&["config", "file", "--dev"]).out, "~/.openclaw-dev/openclaw.json\n");
     let unit = home.run(&["--profile", "rescue", "gateway", "install", "--dry-run"]);
     assert_eq!(unit.code, 0);
-    assert!(unit.out.contains("openclaw-gateway-rescue.service") && unit.out.contains("RestartPreventExitStatus=78") && unit.out.contains("--profile rescue gateway run"), "{}", unit.out);
+    assert!(
+        unit.out.contains("openclaw-gateway-rescue.service")
+            && unit.out.contains("RestartPreventExitStatus=78")
+            && unit.out.contains("--profile rescue gateway run"),
+        "{}",
+        unit.out
+    );
 }
 
 #[test]
@@ -162,10 +177,27 @@ fn agents_and_bindings_are_written_where_the_file_keeps_them() {
 fn onboarding_from_flags_writes_what_was_asked() {
     let home = Home::new();
     let ran = home.run(&[
-        "onboard", "--non-interactive", "--accept-risk", "--auth-choice", "custom-api-key", "--custom-base-url", "http://127.0.0.1:9/v1", "--custom-model-id", "m", "--gateway-port", "19500", "--skip-health", "--json",
+        "onboard",
+        "--non-interactive",
+        "--accept-risk",
+        "--auth-choice",
+        "custom-api-key",
+        "--custom-base-url",
+        "http://127.0.0.1:9/v1",
+        "--custom-model-id",
+        "m",
+        "--gateway-port",
+        "19500",
+        "--skip-health",
+        "--json",
     ]);
     let json = ran.json();
-    assert_eq!((ran.code, json["ok"].as_bool(), json["gateway"]["port"].as_u64(), json["authChoice"].as_str()), (0, Some(true), Some(19500), Some("custom-api-key")), "{}", ran.err);
+    assert_eq!(
+        (ran.code, json["ok"].as_bool(), json["gateway"]["port"].as_u64(), json["authChoice"].as_str()),
+        (0, Some(true), Some(19500), Some("custom-api-key")),
+        "{}",
+        ran.err
+    );
     assert_eq!(home.run(&["config", "get", "agents.defaults.model.primary"]).out, "custom/m\n");
     assert_eq!(home.run(&["config", "validate"]).code, 0);
     assert!(home.state().join("workspace/SOUL.md").exists());

@@ -147,7 +147,12 @@ fn is_protected(path: &[String]) -> bool {
     let p: Vec<&str> = path.iter().map(String::as_str).collect();
     matches!(
         p.as_slice(),
-        ["agents", "defaults", "models"] | ["agents", "entries" | "list"] | ["models", "providers"] | ["models", "providers", _, "models"] | ["plugins", "entries"] | ["auth", "profiles"]
+        ["agents", "defaults", "models"]
+            | ["agents", "entries" | "list"]
+            | ["models", "providers"]
+            | ["models", "providers", _, "models"]
+            | ["plugins", "entries"]
+            | ["auth", "profiles"]
     )
 }
 
@@ -313,7 +318,11 @@ impl Work<'_> {
             let old = value_at(&self.snapshot.resolved, &path).cloned();
             match inner {
                 Value::Null => self.unset(&path)?,
-                Value::Object(_) if (path == *at || old.is_some()) && old.as_ref().is_none_or(Value::is_object) && (old.is_some() || !inner.as_object().is_some_and(serde_json::Map::is_empty)) => {
+                Value::Object(_)
+                    if (path == *at || old.is_some())
+                        && old.as_ref().is_none_or(Value::is_object)
+                        && (old.is_some() || !inner.as_object().is_some_and(serde_json::Map::is_empty)) =>
+                {
                     self.patch(at, inner, replace)?;
                 }
                 value => {

@@ -54,11 +54,7 @@ fn container(ast: &Ast<'_>) -> Option<Container> {
             start: a.range.start,
             end: a.range.end,
             is_object: false,
-            items: a
-                .elements
-                .iter()
-                .map(|v| Item { name: None, bare: false, start: v.range().start, end: v.range().end })
-                .collect(),
+            items: a.elements.iter().map(|v| Item { name: None, bare: false, start: v.range().start, end: v.range().end }).collect(),
         }),
         _ => None,
     }
@@ -218,7 +214,12 @@ fn insert(text: &str, c: &Container, key: Option<&String>, value: &Value) -> Str
     } else {
         let at = line_rest(text, last.end, c.end - 1);
         let tail = if text[at..c.end - 1].contains('\n') { String::new() } else { format!("{nl}{outer}") };
-        format!("{},{}{body}{tail}{}", &text[..last.end], &text[last.end..at], text[at..].trim_start_matches(if tail.is_empty() { &[][..] } else { &[' ', '\t'][..] }))
+        format!(
+            "{},{}{body}{tail}{}",
+            &text[..last.end],
+            &text[last.end..at],
+            text[at..].trim_start_matches(if tail.is_empty() { &[][..] } else { &[' ', '\t'][..] })
+        )
     }
 }
 

@@ -144,7 +144,8 @@ impl<'a> Includes<'a> {
             return None;
         }
         if self.stack.contains(&real) {
-            let chain: Vec<String> = self.stack.iter().chain([&real]).map(|p| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())).collect();
+            let chain: Vec<String> =
+                self.stack.iter().chain([&real]).map(|p| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())).collect();
             self.problem(file, format!("Circular include detected: {}", chain.join(" -> ")));
             return None;
         }

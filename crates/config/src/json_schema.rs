@@ -54,7 +54,13 @@ pub fn lookup(path: &[String]) -> Option<Lookup> {
     Some(Lookup {
         path: crate::join_path(path),
         schema,
-        reload: if plan.needs_restart() { "restart" } else if plan.hot.is_empty() { "none" } else { "hot" },
+        reload: if plan.needs_restart() {
+            "restart"
+        } else if plan.hot.is_empty() {
+            "none"
+        } else {
+            "hot"
+        },
         sensitive: schema::is_secret(path) || path.last().is_some_and(|k| is_secret_key(k)),
         legacy: row.is_some_and(|r| r.era == Era::March),
         children: schema::children(row_path).map(|r| (last(&r).to_owned(), schema::target(r).kind.to_owned())).collect(),
@@ -146,7 +152,9 @@ fn one(kind: &str, path: &str, definitions: &mut Map<String, Value>, depth: usiz
             }
             out
         }
-        Some(b'=') => json!({"enum": rest.split(',').map(|n| serde_json::from_str::<Value>(n).ok().filter(Value::is_number).unwrap_or_else(|| json!(n))).collect::<Vec<_>>()}),
+        Some(b'=') => {
+            json!({"enum": rest.split(',').map(|n| serde_json::from_str::<Value>(n).ok().filter(Value::is_number).unwrap_or_else(|| json!(n))).collect::<Vec<_>>()})
+        }
         Some(b'~') => json!({"type": "string", "examples": rest.split(',').collect::<Vec<_>>()}),
         Some(b'[') => {
             let inner = rest.strip_suffix(']').unwrap_or(rest);
@@ -185,7 +193,10 @@ mod tests {
         assert_eq!(s["properties"]["agents"]["properties"]["list"]["items"]["$ref"], json!("#/definitions/agents.entries.*"));
         assert!(s["definitions"]["agents.entries.*"]["properties"]["tools"]["$ref"].is_string());
         assert!(s["definitions"]["tools"]["properties"]["exec"]["properties"]["security"]["enum"].is_array());
-        assert_eq!(s["properties"]["channels"]["properties"]["slack"]["properties"]["accounts"]["additionalProperties"]["$ref"], json!("#/definitions/channels.slack"));
+        assert_eq!(
+            s["properties"]["channels"]["properties"]["slack"]["properties"]["accounts"]["additionalProperties"]["$ref"],
+            json!("#/definitions/channels.slack")
+        );
         let text = s.to_string();
         for part in text.split("\"#/definitions/").skip(1) {
             let name = part.split('"').next().unwrap();

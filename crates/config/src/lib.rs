@@ -64,7 +64,10 @@ pub use secret_resolve::{ExecRefs, StoreLookup, Unresolved, resolve_refs};
 pub use sections::{
     agents::{ActiveHours, Agent, AgentsConfig, GroupChat, Heartbeat, Identity, ModelChoice, Sandbox, Subagents},
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
-    gateway::{AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig, TrustedProxy},
+    gateway::{
+        AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig,
+        TrustedProxy,
+    },
     models::{Cost, Model, ModelEntry, ModelsConfig, ProviderConfig, split_model_ref},
     rest::{
         AuthProfile, AuthProfiles, BrowserConfig, ChannelAccount, ChannelsConfig, CronConfig, ExecConfig, HooksConfig, LoggingConfig, McpServer,

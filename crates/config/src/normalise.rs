@@ -301,9 +301,10 @@ impl Pass<'_> {
     }
 
     fn others(&mut self) {
-        let reference = self.get(&["memory"]).and_then(Value::as_object).map(|m| {
-            ["pgvector", "redis"].into_iter().filter(|k| m.get(*k).is_some_and(|v| v.get("enabled") == Some(&Value::Bool(true)))).collect::<Vec<_>>()
-        });
+        let reference = self
+            .get(&["memory"])
+            .and_then(Value::as_object)
+            .map(|m| ["pgvector", "redis"].into_iter().filter(|k| m.get(*k).is_some_and(|v| v.get("enabled") == Some(&Value::Bool(true)))).collect::<Vec<_>>());
         for name in reference.unwrap_or_default() {
             // refused by a strict reader, a line at start
             let at = own(&["memory", name]);

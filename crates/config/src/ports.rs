@@ -178,12 +178,7 @@ mod tests {
         assert!(kinds(&[g("a", 18789, Surfaces::BaseOnly), g("b", 18809, Surfaces::BaseOnly)]).is_empty());
         assert_eq!(
             kinds(&[g("a", 18789, Surfaces::Browser), g("b", 18809, Surfaces::Browser)]),
-            [
-                (OverlapKind::ListenerInPool, 18809),
-                (OverlapKind::ListenerInPool, 18811),
-                (OverlapKind::ListenerInPool, 18812),
-                (OverlapKind::Pool, 18820)
-            ]
+            [(OverlapKind::ListenerInPool, 18809), (OverlapKind::ListenerInPool, 18811), (OverlapKind::ListenerInPool, 18812), (OverlapKind::Pool, 18820)]
         );
         assert_eq!(kinds(&[g("a", 18789, Surfaces::BaseOnly), g("b", 18789, Surfaces::BaseOnly)]), [(OverlapKind::SamePort, 18789)]);
         assert_eq!(kinds(&[g("a", 18789, Surfaces::Browser), g("b", 18791, Surfaces::BaseOnly)]), [(OverlapKind::SamePort, 18791)]);

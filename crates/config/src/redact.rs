@@ -169,7 +169,9 @@ mod tests {
         for secret in ["t0p", "pw@", "abc", "xoxb-1", "xapp", "\"y\"", "\"bar\"", "\"v\"", "a:b@", "\"b\""] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
-        for kept in ["18789", "${TOKEN}", "\"source\"", "http://h", "\"maxTokens\":5", "\"contextWindow\":10", "\"timeoutMs\":4", "\"command\":\"c\"", "wss://u:"] {
+        for kept in
+            ["18789", "${TOKEN}", "\"source\"", "http://h", "\"maxTokens\":5", "\"contextWindow\":10", "\"timeoutMs\":4", "\"command\":\"c\"", "wss://u:"]
+        {
             assert!(text.contains(kept), "{kept} in {text}");
         }
         let mut back = shown;

@@ -184,10 +184,29 @@ mod tests {
     fn the_longest_prefix_decides() {
         let p = |s: &str| crate::split_path(s).unwrap();
         let one = |s: &str| plan(&[p(s)]);
-        for path in ["gateway.remote.url", "gateway.reload.mode", "agents.defaults.workspace", "bindings", "tools.exec.security", "session.dmScope", "logging.level", "channels.defaults.groupPolicy"] {
+        for path in [
+            "gateway.remote.url",
+            "gateway.reload.mode",
+            "agents.defaults.workspace",
+            "bindings",
+            "tools.exec.security",
+            "session.dmScope",
+            "logging.level",
+            "channels.defaults.groupPolicy",
+        ] {
             assert_eq!(one(path).none, [path], "{path}");
         }
-        for path in ["gateway.port", "gateway.bind", "gateway.auth.mode", "gateway.tls.enabled", "gateway.controlUi.basePath", "discovery.wideArea.domain", "canvasHost.port", "nope", "gateway"] {
+        for path in [
+            "gateway.port",
+            "gateway.bind",
+            "gateway.auth.mode",
+            "gateway.tls.enabled",
+            "gateway.controlUi.basePath",
+            "discovery.wideArea.domain",
+            "canvasHost.port",
+            "nope",
+            "gateway",
+        ] {
             assert_eq!(one(path).restart, [path], "{path}");
         }
         for (path, part) in [

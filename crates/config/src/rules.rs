@@ -18,16 +18,75 @@ use crate::{
 
 /// Platforms whose block may stand under `channels`; others need a plugin of that name.
 pub(crate) const CHANNELS: &[&str] = &[
-    "bluebubbles", "clickclack", "dingtalk", "discord", "email", "feishu", "googlechat", "imessage", "irc", "line", "loopback", "matrix", "mattermost", "msteams",
-    "nextcloud-talk", "nostr", "qqbot", "raft", "signal", "slack", "sms", "synology-chat", "telegram", "tlon", "twitch", "voice-call", "webchat", "wecom", "weixin",
-    "whatsapp", "zalo", "zalouser",
+    "bluebubbles",
+    "clickclack",
+    "dingtalk",
+    "discord",
+    "email",
+    "feishu",
+    "googlechat",
+    "imessage",
+    "irc",
+    "line",
+    "loopback",
+    "matrix",
+    "mattermost",
+    "msteams",
+    "nextcloud-talk",
+    "nostr",
+    "qqbot",
+    "raft",
+    "signal",
+    "slack",
+    "sms",
+    "synology-chat",
+    "telegram",
+    "tlon",
+    "twitch",
+    "voice-call",
+    "webchat",
+    "wecom",
+    "weixin",
+    "whatsapp",
+    "zalo",
+    "zalouser",
 ];
 
 /// Providers that have an address of their own.
 const BUNDLED_PROVIDERS: &[&str] = &[
-    "amazon-bedrock", "anthropic", "cerebras", "deepseek", "fireworks", "github-copilot", "google", "google-vertex", "groq", "huggingface", "kimi", "kimi-coding",
-    "litellm", "lmstudio", "minimax", "mistral", "moonshot", "nvidia", "ollama", "openai", "openai-codex", "opencode", "openrouter", "perplexity", "qwen", "together",
-    "venice", "vercel-ai-gateway", "vllm", "xai", "xiaomi", "z-ai", "zai",
+    "amazon-bedrock",
+    "anthropic",
+    "cerebras",
+    "deepseek",
+    "fireworks",
+    "github-copilot",
+    "google",
+    "google-vertex",
+    "groq",
+    "huggingface",
+    "kimi",
+    "kimi-coding",
+    "litellm",
+    "lmstudio",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "nvidia",
+    "ollama",
+    "openai",
+    "openai-codex",
+    "opencode",
+    "openrouter",
+    "perplexity",
+    "qwen",
+    "together",
+    "venice",
+    "vercel-ai-gateway",
+    "vllm",
+    "xai",
+    "xiaomi",
+    "z-ai",
+    "zai",
 ];
 
 const BUILTIN_SAFE_BINS: &[&str] = &["cut", "grep", "head", "jq", "sort", "tail", "tr", "uniq", "wc"];
@@ -65,7 +124,10 @@ fn gateway(root: View<'_>, env: &Env, sink: &mut Sink<'_>) {
     }
     if !loopback && tailscale.is_none() {
         if g.path("auth.mode").str() == Some("none") {
-            sink.error(&own(&["gateway", "auth", "mode"]), "refusing to bind to a non-loopback address without auth (set gateway.auth.token or gateway.auth.password)");
+            sink.error(
+                &own(&["gateway", "auth", "mode"]),
+                "refusing to bind to a non-loopback address without auth (set gateway.auth.token or gateway.auth.password)",
+            );
         }
         let ui = g.at("controlUi");
         let open = ui.at("allowedOrigins").list().next().is_some() || ui.at("dangerouslyAllowHostHeaderOriginFallback").flag(false);
@@ -204,13 +266,8 @@ fn sandbox(s: View<'_>, at: &[String], sink: &mut Sink<'_>) {
 
 fn safe_bins(exec: View<'_>, at: &[String], sink: &mut Sink<'_>) {
     let profiles = exec.at("safeBinProfiles");
-    let custom: Vec<String> = exec
-        .at("safeBins")
-        .texts()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|b| !BUILTIN_SAFE_BINS.contains(&b.as_str()) && !profiles.at(b).present())
-        .collect();
+    let custom: Vec<String> =
+        exec.at("safeBins").texts().unwrap_or_default().into_iter().filter(|b| !BUILTIN_SAFE_BINS.contains(&b.as_str()) && !profiles.at(b).present()).collect();
     if !custom.is_empty() {
         let meaning = if exec.at("security").str() == Some("allowlist") || exec.at("mode").str() == Some("allowlist") {
             "allowed as commands of this allowlist"
@@ -296,7 +353,13 @@ fn account(channel: &str, base: View<'_>, a: View<'_>, at: &[String], sink: &mut
     }
     let on = both("enabled").flag(true);
     let only_accounts = a.at("accounts").map().next().is_some();
-    if channel == "slack" && on && !only_accounts && speaks(&["mode", "signingSecret"]) && both("mode").str() == Some("http") && !both("signingSecret").present() {
+    if channel == "slack"
+        && on
+        && !only_accounts
+        && speaks(&["mode", "signingSecret"])
+        && both("mode").str() == Some("http")
+        && !both("signingSecret").present()
+    {
         sink.error(&below("signingSecret"), format!("{dotted}.mode=\"http\" requires {dotted}.signingSecret"));
     }
 }
@@ -322,7 +385,10 @@ fn tool_lists(root: View<'_>, sink: &mut Sink<'_>) {
 fn both_lists(at: &[String], tools: View<'_>, sink: &mut Sink<'_>) {
     let filled = |key: &str| tools.at(key).list().next().is_some();
     if filled("allow") && filled("alsoAllow") {
-        sink.error(at, "tools policy cannot set both allow and alsoAllow in the same scope (merge alsoAllow into allow, or remove allow and use profile + alsoAllow)");
+        sink.error(
+            at,
+            "tools policy cannot set both allow and alsoAllow in the same scope (merge alsoAllow into allow, or remove allow and use profile + alsoAllow)",
+        );
     }
 }
 
@@ -379,13 +445,12 @@ fn others(root: View<'_>, sink: &mut Sink<'_>) {
     }
     for (name, profile) in root.path("browser.profiles").map() {
         let at = own(&["browser", "profiles", name]);
-        let ok = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !name.starts_with('-');
+        let ok = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') && !name.starts_with('-');
         if !ok {
             sink.error(&at, "Profile names must be alphanumeric with hyphens only");
         }
-        if !profile.at("cdpPort").present() && !profile.at("cdpUrl").present() && !matches!(profile.at("driver").str(), Some("existing-session" | "extension")) {
+        if !profile.at("cdpPort").present() && !profile.at("cdpUrl").present() && !matches!(profile.at("driver").str(), Some("existing-session" | "extension"))
+        {
             sink.error(&at, "Profile must set cdpPort or cdpUrl");
         }
     }

@@ -128,9 +128,7 @@ impl SecretRef {
 }
 
 pub(crate) fn is_env_id(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id.as_bytes()[0].is_ascii_uppercase()
-        && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+    (1..=128).contains(&id.len()) && id.as_bytes()[0].is_ascii_uppercase() && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn is_alias(alias: &str) -> bool {

@@ -126,14 +126,7 @@ fn collect(value: &Value, at: &mut Vec<String>, out: &mut Vec<(Vec<String>, Secr
 
 type Values = BTreeMap<SecretRef, Result<String, String>>;
 
-fn lookup<'r>(
-    secrets: &Value,
-    paths: &Paths,
-    env: &Env,
-    exec: ExecRefs,
-    store: Option<StoreLookup<'_>>,
-    refs: impl Iterator<Item = &'r SecretRef>,
-) -> Values {
+fn lookup<'r>(secrets: &Value, paths: &Paths, env: &Env, exec: ExecRefs, store: Option<StoreLookup<'_>>, refs: impl Iterator<Item = &'r SecretRef>) -> Values {
     let v = View(Some(secrets));
     let mut groups: BTreeMap<(SecretSource, String), BTreeSet<SecretRef>> = BTreeMap::new();
     for r in refs {
@@ -159,7 +152,9 @@ fn lookup<'r>(
             SecretSource::Env if known || alias == "default" => {
                 let allow = provider.at("allowlist").texts();
                 each(&mut out, &|id| match (&allow, env.get(id)) {
-                    (Some(list), _) if !list.iter().any(|a| a == id) => Err(format!("Environment variable \"{id}\" is not allowlisted in secrets.providers.{alias}.allowlist")),
+                    (Some(list), _) if !list.iter().any(|a| a == id) => {
+                        Err(format!("Environment variable \"{id}\" is not allowlisted in secrets.providers.{alias}.allowlist"))
+                    }
                     (_, Some(value)) => Ok(value.to_owned()),
                     (_, None) => Err(format!("Environment variable \"{id}\" is missing or empty")),
                 });

@@ -151,8 +151,7 @@ impl Snapshot {
         if !broken {
             validate::validate(&normal, paths, &env, &moves, &mut issues);
         }
-        let mut made =
-            Self { paths: paths.clone(), exists: bytes.is_some(), text, parsed, included, resolved, normal, env, issues, hash: String::new() };
+        let mut made = Self { paths: paths.clone(), exists: bytes.is_some(), text, parsed, included, resolved, normal, env, issues, hash: String::new() };
         made.hash = crate::hash::content_hash(bytes, made.included.iter().map(|f| f.text.as_str()));
         made.place_issues();
         made

@@ -35,8 +35,11 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Value, ParseProblem> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ParseProblem::plain(format!("file is larger than {FILE_BYTES_MAX} bytes")));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| ParseProblem { message: format!("file is not UTF-8 (byte {})", e.valid_up_to()), line: Some(line_of(bytes, e.valid_up_to())), column: None })?;
+    let text = std::str::from_utf8(bytes).map_err(|e| ParseProblem {
+        message: format!("file is not UTF-8 (byte {})", e.valid_up_to()),
+        line: Some(line_of(bytes, e.valid_up_to())),
+        column: None,
+    })?;
     parse_text(text)
 }
 

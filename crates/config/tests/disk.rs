@@ -114,7 +114,10 @@ fn secrets_come_from_files_and_programs() {
     let mode = |p: &Path, m: u32| fs::set_permissions(p, fs::Permissions::from_mode(m)).unwrap();
     let h = home(&[
         ("s.json", "{\"a\": {\"b\": \"from-file\"}}"),
-        ("helper", "#!/bin/sh\nread -r line || true\ncase \"$line\" in *'\"ids\":[\"x\",\"y\"]'*) echo '{\"protocolVersion\":1,\"values\":{\"x\":\"from-program\"},\"errors\":{\"y\":{\"code\":\"NOT_FOUND\"}}}';; *) exit 3;; esac\n"),
+        (
+            "helper",
+            "#!/bin/sh\nread -r line || true\ncase \"$line\" in *'\"ids\":[\"x\",\"y\"]'*) echo '{\"protocolVersion\":1,\"values\":{\"x\":\"from-program\"},\"errors\":{\"y\":{\"code\":\"NOT_FOUND\"}}}';; *) exit 3;; esac\n",
+        ),
     ]);
     let state = &h.paths.state_dir;
     mode(&state.join("s.json"), 0o600);
@@ -141,7 +144,13 @@ fn changes_keep_comments_and_backups() {
     let before = "{\n  // top\n  gateway: {\n    mode: 'local', // here\n    port: 18789,\n    auth: { token: '${TOK}' },\n  },\n  agents: { list: [{ id: 'jerry' }] }, // roster\n}\n";
     let mut h = home(&[("openclaw.json", before)]);
     h.env.set("TOK", "s3cret");
-    let p = h.edit(&[set("gateway.port", json!(19000)), set("agents.entries.jerry.model", json!("a/b")), set("gateway.auth", json!({"token": REDACTED, "mode": "token"}))]).unwrap();
+    let p = h
+        .edit(&[
+            set("gateway.port", json!(19000)),
+            set("agents.entries.jerry.model", json!("a/b")),
+            set("gateway.auth", json!({"token": REDACTED, "mode": "token"})),
+        ])
+        .unwrap();
     assert_eq!(p.changed.iter().map(|c| join_path(c)).collect::<Vec<_>>(), ["gateway.port", "gateway.auth.mode", "agents.entries.jerry.model"]);
     write(&p, Guard::On, 1).unwrap();
     let after = h.text("openclaw.json");
@@ -168,17 +177,26 @@ fn changes_keep_comments_and_backups() {
 
 #[test]
 fn changes_are_refused_with_a_reason() {
-    let big = format!("{{ gateway: {{ mode: 'local' }}, /* {} */ models: {{ providers: {{ x: {{ baseUrl: 'http://h' }}, y: {{ baseUrl: 'http://h' }} }} }} }}", "c".repeat(700));
+    let big = format!(
+        "{{ gateway: {{ mode: 'local' }}, /* {} */ models: {{ providers: {{ x: {{ baseUrl: 'http://h' }}, y: {{ baseUrl: 'http://h' }} }} }} }}",
+        "c".repeat(700)
+    );
     let mut h = home(&[("openclaw.json", &big)]);
     let e = |edits: &[Edit], h: &Home| h.edit(edits).unwrap_err();
-    assert!(matches!(e(&[set("models.providers", json!({"x": {"baseUrl": "http://h"}}))], &h), EditError::WouldRemove(p, n) if p == "models.providers" && n == ["y"]));
+    assert!(
+        matches!(e(&[set("models.providers", json!({"x": {"baseUrl": "http://h"}}))], &h), EditError::WouldRemove(p, n) if p == "models.providers" && n == ["y"])
+    );
     let merge = Edit::Set { path: split_path("models.providers").unwrap(), value: json!({"z": {"baseUrl": "http://z"}}), mode: MapWrite::Merge };
     assert_eq!(h.edit(&[merge]).unwrap().snapshot.normal["models"]["providers"].as_object().unwrap().len(), 3);
     let replace = Edit::Set { path: split_path("models.providers").unwrap(), value: json!({}), mode: MapWrite::Replace };
     assert!(h.edit(&[replace]).is_ok());
     let bad = e(&[set("gateway.foo", json!(1))], &h);
     assert_eq!(bad.to_string(), "Config validation failed: gateway: Unrecognized key: \"foo\"");
-    assert!(e(&[set("gateway.reload.mode", json!("x"))], &h).to_string().starts_with("Config validation failed: gateway.reload.mode: Invalid input (allowed: \"off\""));
+    assert!(
+        e(&[set("gateway.reload.mode", json!("x"))], &h)
+            .to_string()
+            .starts_with("Config validation failed: gateway.reload.mode: Invalid input (allowed: \"off\"")
+    );
     assert!(matches!(e(&[set("gateway.auth.token", json!(REDACTED))], &h), EditError::Placeholder(p) if p == "gateway.auth.token"));
     assert!(matches!(e(&[set("gateway.mode.x", json!(1))], &h), EditError::Place(_)));
     let p = h.edit(&[Edit::Unset { path: split_path("gateway.mode").unwrap() }]).unwrap();
@@ -208,7 +226,10 @@ fn a_first_file_and_included_files_are_written() {
     let h = home(&[]);
     let p = plan_edit(&h.read(), &[set("gateway.mode", json!("local"))], &h.env, EditOptions { base_hash: None, version: Some("2026.9.6") }).unwrap();
     write(&p, Guard::On, 1).unwrap();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&h.text("openclaw.json")).unwrap(), json!({"gateway": {"mode": "local"}, "meta": {"lastTouchedVersion": "2026.9.6"}}));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&h.text("openclaw.json")).unwrap(),
+        json!({"gateway": {"mode": "local"}, "meta": {"lastTouchedVersion": "2026.9.6"}})
+    );
 
     let h = home(&[("openclaw.json", "{ gateway: { $include: 'g.json5' } }"), ("g.json5", "{ mode: 'local', port: 1 } // end\n")]);
     write(&h.edit(&[set("gateway.port", json!(2)), set("gateway.auth.mode", json!("token"))]).unwrap(), Guard::On, 1).unwrap();

@@ -76,7 +76,14 @@ fn mission_001() {
 #[test]
 fn mission_002() {
     for text in [golden!("mission_002_1"), golden!("mission_002_2")] {
-        let env = [("LITELLM_BASE_URL", "http://h:4000"), ("LITELLM_API_KEY", "k"), ("SLACK_BOT_TOKEN", "xoxb"), ("SLACK_APP_TOKEN", "xapp"), ("DISCORD_TOKEN", "d"), ("OPENCLAW_GATEWAY_TOKEN", "t")];
+        let env = [
+            ("LITELLM_BASE_URL", "http://h:4000"),
+            ("LITELLM_API_KEY", "k"),
+            ("SLACK_BOT_TOKEN", "xoxb"),
+            ("SLACK_APP_TOKEN", "xapp"),
+            ("DISCORD_TOKEN", "d"),
+            ("OPENCLAW_GATEWAY_TOKEN", "t"),
+        ];
         let (c, n) = load(text, &env);
         assert_eq!(ids(&c), ["jerry", "bobby", "billy"]);
         assert!(c.agents.list[0].description.is_some());
@@ -101,7 +108,9 @@ fn mission_003() {
     assert_eq!(a.skills.as_ref().unwrap().len(), 2);
     assert_eq!(c.models.resolve("steward").as_deref(), Some("litellm/agent/steward"));
     assert_eq!(a.workspace.to_str(), Some("/root/.openclaw/workspace"));
-    for part in ["agents have no port", "model_routing.aliases", "passthrough_endpoints", "names the state folder", "memory.pgvector", "read as \"agents.list\""] {
+    for part in
+        ["agents have no port", "model_routing.aliases", "passthrough_endpoints", "names the state folder", "memory.pgvector", "read as \"agents.list\""]
+    {
         assert!(said(&n, part), "{part} in {n:#?}");
     }
     let strict = snapshot(golden!("mission_003_1"), &[]).load(Strictness::Strict, SecretOptions::default()).unwrap_err();
@@ -173,16 +182,46 @@ fn issues_name_the_place() {
         ("{ agents: { list: [{ id: \"a\" },\n { id: \"A\" }] } }", "agents.list.1.id", "Duplicate agent id: \"a\"", None, 2),
         ("{ agents: [{}] }", "agents.0.id", "Invalid input: expected string, received undefined", None, 1),
         ("{ bindings: [{ agentId: \"main\" }] }", "bindings.0.match", "Invalid input: expected object, received undefined", None, 1),
-        ("{ channels: { telegram: { dmPolicy: \"open\" } } }", "channels.telegram.allowFrom", "channels.telegram.dmPolicy=\"open\" requires channels.telegram.allowFrom to include \"*\"", None, 1),
+        (
+            "{ channels: { telegram: { dmPolicy: \"open\" } } }",
+            "channels.telegram.allowFrom",
+            "channels.telegram.dmPolicy=\"open\" requires channels.telegram.allowFrom to include \"*\"",
+            None,
+            1,
+        ),
         ("{ channels: { slcak: {} } }", "channels.slcak", "unknown channel id: slcak", Some("slack"), 1),
         ("{ channels: { discord: { allowFrom: [\"1\", 2] } } }", "channels.discord.allowFrom.1", "Invalid input: expected string, received number", None, 1),
-        ("{ tools: { allow: [\"a\"], alsoAllow: [\"b\"] } }", "tools", "tools policy cannot set both allow and alsoAllow in the same scope (merge alsoAllow into allow, or remove allow and use profile + alsoAllow)", None, 1),
+        (
+            "{ tools: { allow: [\"a\"], alsoAllow: [\"b\"] } }",
+            "tools",
+            "tools policy cannot set both allow and alsoAllow in the same scope (merge alsoAllow into allow, or remove allow and use profile + alsoAllow)",
+            None,
+            1,
+        ),
         ("{ cron: { sessionRetention: \"soon\" } }", "cron.sessionRetention", "invalid duration (use ms, s, m, h, d)", None, 1),
         ("{ browser: { profiles: { x: {} } } }", "browser.profiles.x", "Profile must set cdpPort or cdpUrl", None, 1),
-        ("{ agents: { defaults: { heartbeat: { activeHours: { start: \"24:00\", end: \"9:00\" } } } } }", "agents.defaults.heartbeat.activeHours.end", "invalid time (use \"HH:MM\" 24h format)", None, 1),
-        ("{ agents: { list: [{ id: \"a\", identity: { avatar: \"../x.png\" } }] } }", "agents.list.0.identity.avatar", "identity.avatar must be a workspace-relative path, http(s) URL, or data URI", None, 1),
+        (
+            "{ agents: { defaults: { heartbeat: { activeHours: { start: \"24:00\", end: \"9:00\" } } } } }",
+            "agents.defaults.heartbeat.activeHours.end",
+            "invalid time (use \"HH:MM\" 24h format)",
+            None,
+            1,
+        ),
+        (
+            "{ agents: { list: [{ id: \"a\", identity: { avatar: \"../x.png\" } }] } }",
+            "agents.list.0.identity.avatar",
+            "identity.avatar must be a workspace-relative path, http(s) URL, or data URI",
+            None,
+            1,
+        ),
         ("{ agents: { list: [{ id: \"a\" }] }, broadcast: { x: [\"b\"] } }", "broadcast.x.0", "Unknown agent id \"b\" (not in agents.list).", None, 1),
-        ("{ gateway: { auth: { token: \"a\", password: \"b\" } } }", "gateway.auth", "gateway.auth.token and gateway.auth.password are both configured, but gateway.auth.mode is unset. Set gateway.auth.mode to token or password.", None, 1),
+        (
+            "{ gateway: { auth: { token: \"a\", password: \"b\" } } }",
+            "gateway.auth",
+            "gateway.auth.token and gateway.auth.password are both configured, but gateway.auth.mode is unset. Set gateway.auth.mode to token or password.",
+            None,
+            1,
+        ),
         ("{ hooks: { enabled: true } }", "hooks.token", "hooks.enabled requires hooks.token", None, 1),
         ("{ __proto__: {} }", "__proto__", "Blocked key: \"__proto__\"", None, 1),
         ("[]", "<root>", "Invalid input: expected object, received array", None, 1),

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(json!(null)), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[ -~äß\u{2028}]{0,8}".prop_map(Value::from)];
+    let leaf =
+        prop_oneof![Just(json!(null)), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[ -~äß\u{2028}]{0,8}".prop_map(Value::from)];
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -15,7 +16,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn gap(dice: &mut dyn FnMut() -> u8, out: &mut String, count: &mut usize) {
-        match dice() % 8 {
+    match dice() % 8 {
         0 => {
             *count += 1;
             out.push_str(&format!(" // §{count}§\n  "));

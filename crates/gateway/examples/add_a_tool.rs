@@ -110,7 +110,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // From here on it is any client of any gateway.
     world.rng.fill(&mut seed);
-    let options = ConnectOptions::cli(format!("ws://127.0.0.1:{port}"), VERSION).token("example").device(DeviceIdentity::from_seed(&seed)).scopes(["operator.admin", "operator.write"]);
+    let options = ConnectOptions::cli(format!("ws://127.0.0.1:{port}"), VERSION)
+        .token("example")
+        .device(DeviceIdentity::from_seed(&seed))
+        .scopes(["operator.admin", "operator.write"]);
     let client = Client::connect(options).await?;
     let answer = client.call_raw("tools.invoke", json!({ "name": "dice", "args": { "sides": sides } })).await?;
     println!("{answer:#}");

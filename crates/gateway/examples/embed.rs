@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let (state, port, token) = (args.next().ok_or("a state folder is needed")?, args.next().ok_or("a port is needed")?, args.next().ok_or("a token is needed")?);
+    let (state, port, token) =
+        (args.next().ok_or("a state folder is needed")?, args.next().ok_or("a port is needed")?, args.next().ok_or("a token is needed")?);
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is there already")?;
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
     let mut env = Env::from_pairs(std::env::vars());
@@ -33,7 +34,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let _ = tokio::signal::ctrl_c().await;
         asked.cancel();
     });
-    let ended = run(options, stop, Arc::new(tokio::sync::Notify::new()), |up| println!("http://127.0.0.1:{}/ ready after {} ms, model {}", up.port, up.ready_ms, up.model)).await?;
+    let ended = run(options, stop, Arc::new(tokio::sync::Notify::new()), |up| {
+        println!("http://127.0.0.1:{}/ ready after {} ms, model {}", up.port, up.ready_ms, up.model)
+    })
+    .await?;
     println!("{ended:?}");
     Ok(())
 }

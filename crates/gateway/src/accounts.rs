@@ -142,7 +142,14 @@ impl Accounts {
         }
     }
 
-    async fn run_once(&self, channel: &ChannelId, account: &AccountId, section: &Value, health: &Mutex<Health>, stop: &CancellationToken) -> Result<(), Failure> {
+    async fn run_once(
+        &self,
+        channel: &ChannelId,
+        account: &AccountId,
+        section: &Value,
+        health: &Mutex<Health>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         let spec = channels::find(channel.as_str()).ok_or_else(|| Failure::invalid(format!("there is no channel {channel}")))?;
         let Channel { ingress, outlet } = (spec.build)(&self.0.world, account, section)?;
         if let Some(outlet) = outlet {
@@ -171,7 +178,8 @@ impl Accounts {
     #[must_use]
     pub fn restart(&self, channel: &str, account: Option<&str>) -> bool {
         let mut running = lock(&self.0.running);
-        let keys: Vec<(ChannelId, AccountId)> = running.keys().filter(|(c, a)| c.as_str() == channel && account.is_none_or(|name| a.as_str() == name.to_lowercase())).cloned().collect();
+        let keys: Vec<(ChannelId, AccountId)> =
+            running.keys().filter(|(c, a)| c.as_str() == channel && account.is_none_or(|name| a.as_str() == name.to_lowercase())).cloned().collect();
         for key in &keys {
             if let Some(one) = running.remove(key) {
                 one.stop.cancel();

@@ -84,7 +84,14 @@ impl Approvals {
     ///
     /// # Errors
     /// `Busy` when too many wait; `InvalidRequest` when the id is taken.
-    pub fn request(&self, id: Option<String>, request: Value, agent: Option<String>, patterns: Vec<String>, timeout_ms: Option<u64>) -> Result<Request, Failure> {
+    pub fn request(
+        &self,
+        id: Option<String>,
+        request: Value,
+        agent: Option<String>,
+        patterns: Vec<String>,
+        timeout_ms: Option<u64>,
+    ) -> Result<Request, Failure> {
         let now = self.0.world.clock.now();
         let wait = timeout_ms.unwrap_or(WAIT_MS_DEFAULT).clamp(1, WAIT_MS_MAX);
         let id = id.unwrap_or_else(|| self.0.world.rng.uuid());
@@ -181,7 +188,8 @@ impl Approvals {
     /// # Errors
     /// `NotFound` for an unknown request.
     pub async fn wait(&self, id: &str) -> Result<Option<String>, Failure> {
-        let mut heard = self.open().get(id).map(|open| open.decision.subscribe()).ok_or_else(|| Failure::not_found(format!("unknown or expired approval id {id}")))?;
+        let mut heard =
+            self.open().get(id).map(|open| open.decision.subscribe()).ok_or_else(|| Failure::not_found(format!("unknown or expired approval id {id}")))?;
         let decision = heard.wait_for(Option::is_some).await.ok().and_then(|held| held.clone());
         Ok(decision.filter(|word| !word.is_empty()))
     }

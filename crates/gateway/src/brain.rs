@@ -61,7 +61,10 @@ impl Brain for Minds {
         };
         let answer = self.models.load_full().ask(&chain, wanted, &seen).await.map_err(|err| {
             let message = err.to_string();
-            ProviderError { message: message.strip_prefix(&format!("{}/{}: ", err.error.provider, err.error.model)).unwrap_or(&message).to_owned(), ..err.error }
+            ProviderError {
+                message: message.strip_prefix(&format!("{}/{}: ", err.error.provider, err.error.model)).unwrap_or(&message).to_owned(),
+                ..err.error
+            }
         });
         let answer = match answer {
             Ok(answer) => answer,
@@ -81,8 +84,14 @@ impl Brain for Minds {
 
     fn limits(&self, _: &AgentId, model: &str) -> ModelLimits {
         let models = self.models.load();
-        let found = if model.is_empty() { models.resolve(&models.default_chain().primary).ok().or_else(|| Some(models.default_model())) } else { models.resolve(model).ok() };
-        found.and_then(|found| models.spec(&found)).map_or_else(ModelLimits::default, |spec| ModelLimits { context_window: u64::from(spec.context_window), output_max: u64::from(spec.max_tokens) })
+        let found = if model.is_empty() {
+            models.resolve(&models.default_chain().primary).ok().or_else(|| Some(models.default_model()))
+        } else {
+            models.resolve(model).ok()
+        };
+        found
+            .and_then(|found| models.spec(&found))
+            .map_or_else(ModelLimits::default, |spec| ModelLimits { context_window: u64::from(spec.context_window), output_max: u64::from(spec.max_tokens) })
     }
 }
 

@@ -86,8 +86,11 @@ impl Desk {
         let zone = jiff::tz::TimeZone::system();
         let day_of = |at: Millis| jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_zoned(zone.clone()).date()).ok();
         let Some(today) = day_of(self.world.clock.now()) else { return Ok(Vec::new()) };
-        let mut list: Vec<(jiff::civil::Date, Usage)> =
-            (0..days).rev().filter_map(|back| today.checked_sub(jiff::Span::new().days(i64::try_from(back).unwrap_or(0))).ok()).map(|day| (day, Usage::default())).collect();
+        let mut list: Vec<(jiff::civil::Date, Usage)> = (0..days)
+            .rev()
+            .filter_map(|back| today.checked_sub(jiff::Span::new().days(i64::try_from(back).unwrap_or(0))).ok())
+            .map(|day| (day, Usage::default()))
+            .collect();
         for agent in agents {
             let rows = self.keeper.scan::<RunRow>(&Unit::Agent(agent.clone()), Table::Runs, &Scan { limit: RUNS_READ_MAX, ..Scan::prefix("") }).await?;
             for row in rows {

@@ -21,7 +21,11 @@ pub fn origin(caller: &Caller) -> Origin {
     if let Some(session) = &caller.session {
         return Origin::Agent { agent: session.agent(), session: session.clone() };
     }
-    Origin::Client { client_id: caller.client_id.map_or_else(|| caller.conn_id.clone(), |id| id.as_str().to_owned()), device_id: caller.device_id.clone(), owner: caller.is_admin() }
+    Origin::Client {
+        client_id: caller.client_id.map_or_else(|| caller.conn_id.clone(), |id| id.as_str().to_owned()),
+        device_id: caller.device_id.clone(),
+        owner: caller.is_admin(),
+    }
 }
 
 /// A request for a turn.
@@ -120,7 +124,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        for (bad, word) in [(json!({"fileName": "x"}), "no base64"), (json!({"content": "***"}), "not base64"), (json!({"content": "//8=", "mimeType": "video/mp4"}), "video/mp4")] {
+        for (bad, word) in [
+            (json!({"fileName": "x"}), "no base64"),
+            (json!({"content": "***"}), "not base64"),
+            (json!({"content": "//8=", "mimeType": "video/mp4"}), "video/mp4"),
+        ] {
             let err = body("", &[bad]).unwrap_err();
             assert!(err.message.contains(word), "{}", err.message);
         }

@@ -3,20 +3,18 @@
 #![recursion_limit = "256"]
 
 pub mod accounts;
-pub mod brain;
-pub mod cron;
 pub mod approvals;
+pub mod brain;
+pub mod building;
+pub mod cron;
 pub mod desk;
 pub mod devices;
 pub mod docs;
 pub mod doors;
 pub mod fanout;
-pub mod letters;
-pub mod tool_calls;
-pub mod building;
-pub mod skill_jobs;
 pub mod import;
 pub mod keeper;
+pub mod letters;
 pub mod live;
 pub mod logs;
 pub mod outbox;
@@ -29,7 +27,9 @@ pub mod rpc;
 pub mod run;
 pub mod settings;
 pub mod shown;
+pub mod skill_jobs;
 pub mod taps;
+pub mod tool_calls;
 pub mod toolbox;
 pub mod vitals;
 

@@ -11,8 +11,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use clawstead_config::{
-    Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions, ShellImport, Snapshot, Strictness, diff, keep_last_good, plan,
-    plan_edit, write,
+    Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions, ShellImport,
+    Snapshot, Strictness, diff, keep_last_good, plan, plan_edit, write,
 };
 use clawstead_terms::Failure;
 use clawstead_world::{TaskKind, World};
@@ -52,7 +52,16 @@ impl Live {
     #[must_use]
     pub fn new(snapshot: Snapshot, config: Arc<Config>, env: Env, cwd: Option<PathBuf>, strictness: Strictness) -> (Arc<Self>, mpsc::Receiver<Reloaded>) {
         let (applied, reloads) = mpsc::channel(16);
-        let live = Self { config: Arc::new(ArcSwap::new(config)), paths: snapshot.paths.clone(), env, cwd, strictness, held: Mutex::new(Arc::new(snapshot)), turn: tokio::sync::Mutex::default(), applied };
+        let live = Self {
+            config: Arc::new(ArcSwap::new(config)),
+            paths: snapshot.paths.clone(),
+            env,
+            cwd,
+            strictness,
+            held: Mutex::new(Arc::new(snapshot)),
+            turn: tokio::sync::Mutex::default(),
+            applied,
+        };
         (Arc::new(live), reloads)
     }
 

@@ -52,13 +52,14 @@ fn listed(list: Option<&Value>, message: &Inbound, policy: &str) -> Admission {
     let matches = |entry: &Value| {
         let entry = entry.as_str().map_or_else(|| entry.to_string(), str::to_owned);
         let entry = entry.trim();
-        entry == "*" || entry.eq_ignore_ascii_case(&message.sender_id) || entry.strip_prefix(message.channel.as_str()).and_then(|rest| rest.strip_prefix(':')).is_some_and(|id| id.eq_ignore_ascii_case(&message.sender_id))
+        entry == "*"
+            || entry.eq_ignore_ascii_case(&message.sender_id)
+            || entry
+                .strip_prefix(message.channel.as_str())
+                .and_then(|rest| rest.strip_prefix(':'))
+                .is_some_and(|id| id.eq_ignore_ascii_case(&message.sender_id))
     };
-    if entries.iter().any(matches) {
-        Admission::Turn
-    } else {
-        Admission::Drop(format!("sender is not in allowFrom ({policy})"))
-    }
+    if entries.iter().any(matches) { Admission::Turn } else { Admission::Drop(format!("sender is not in allowFrom ({policy})")) }
 }
 
 /// Whether an agent may write to another one on the same gateway: `tools.agentToAgent {enabled, allow}` (off unless

@@ -54,7 +54,16 @@ pub struct Routed {
 }
 
 /// The tiers, most specific first. The names are those OpenClaw reports.
-const TIERS: [&str; 8] = ["binding.peer", "binding.peer.parent", "binding.peer.wildcard", "binding.guild+roles", "binding.guild", "binding.team", "binding.account", "binding.channel"];
+const TIERS: [&str; 8] = [
+    "binding.peer",
+    "binding.peer.parent",
+    "binding.peer.wildcard",
+    "binding.guild+roles",
+    "binding.guild",
+    "binding.team",
+    "binding.account",
+    "binding.channel",
+];
 
 /// Finds the agent for a message: the most specific tier wins, config order inside a tier, `default` at the end.
 #[must_use]
@@ -79,7 +88,9 @@ fn tier_of(rule: &Rule, message: &Inbound) -> Option<usize> {
     {
         return None;
     }
-    if rule.guild.as_ref().is_some_and(|guild| message.guild_id.as_ref() != Some(guild)) || rule.team.as_ref().is_some_and(|team| message.team_id.as_ref() != Some(team)) {
+    if rule.guild.as_ref().is_some_and(|guild| message.guild_id.as_ref() != Some(guild))
+        || rule.team.as_ref().is_some_and(|team| message.team_id.as_ref() != Some(team))
+    {
         return None;
     }
     if !rule.roles.is_empty() && !rule.roles.iter().any(|role| message.roles.contains(role)) {
@@ -183,7 +194,15 @@ mod tests {
     }
 
     fn rule(agent: &str, channel: &str) -> Rule {
-        Rule { agent: AgentId::normalise(agent), channel: channel.into(), account: AccountMatch::Exact("default".into()), peer: None, guild: None, team: None, roles: vec![] }
+        Rule {
+            agent: AgentId::normalise(agent),
+            channel: channel.into(),
+            account: AccountMatch::Exact("default".into()),
+            peer: None,
+            guild: None,
+            team: None,
+            roles: vec![],
+        }
     }
 
     fn peer(kind: PeerKind, id: &str) -> Option<PeerMatch> {

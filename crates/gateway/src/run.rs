@@ -168,7 +168,11 @@ enum Round {
 
 fn state_dir(path: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| StartError::StateDir { path: path.display().to_string(), why: e.to_string() })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| StartError::StateDir { path: path.display().to_string(), why: e.to_string() })
 }
 
 /// The gateway's own Ed25519 key, made at the first start.

@@ -22,7 +22,11 @@ use crate::{
 /// Bindings and session rules.
 #[must_use]
 pub fn book(config: &Config) -> Book {
-    Book { rules: config.bindings.iter().filter(|b| !b.acp).map(rule).collect(), default_agent: config.default_agent().clone(), sessions: session_rules(config) }
+    Book {
+        rules: config.bindings.iter().filter(|b| !b.acp).map(rule).collect(),
+        default_agent: config.default_agent().clone(),
+        sessions: session_rules(config),
+    }
 }
 
 fn rule(binding: &config::Binding) -> Rule {
@@ -96,14 +100,17 @@ pub fn agents(config: &Config) -> BTreeMap<AgentId, Arc<AgentSettings>> {
 fn agent_settings(config: &Config, one: &Agent) -> AgentSettings {
     let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64);
     let compaction = CompactionSettings {
-        reserve_tokens: number(&one.compaction, "reserveTokens").or_else(|| number(&one.compaction, "reserveTokensFloor")).unwrap_or(CompactionSettings::default().reserve_tokens),
+        reserve_tokens: number(&one.compaction, "reserveTokens")
+            .or_else(|| number(&one.compaction, "reserveTokensFloor"))
+            .unwrap_or(CompactionSettings::default().reserve_tokens),
         keep_recent_tokens: number(&one.compaction, "keepRecentTokens").unwrap_or(CompactionSettings::default().keep_recent_tokens),
         model: one.compaction.get("model").and_then(Value::as_str).map(str::to_owned),
         instructions: one.compaction.get("customInstructions").and_then(Value::as_str).map(str::to_owned),
     };
     let reset = config.session.reset;
     let mut settings = AgentSettings::new(one.id.clone(), one.workspace.clone());
-    settings.identity = agent::Identity { name: one.identity.name.clone().or_else(|| one.name.clone()), theme: one.identity.theme.clone(), emoji: one.identity.emoji.clone() };
+    settings.identity =
+        agent::Identity { name: one.identity.name.clone().or_else(|| one.name.clone()), theme: one.identity.theme.clone(), emoji: one.identity.emoji.clone() };
     settings.model.clone_from(&one.model.primary);
     settings.fallbacks.clone_from(&one.model.fallbacks);
     settings.thinking.clone_from(&one.thinking_default);
@@ -155,7 +162,11 @@ pub fn lane_limits(config: &Config) -> LaneLimits {
 pub fn cron(config: &Config) -> cron::Settings {
     let private = config.raw("cron.webhookSsrfPolicy.dangerouslyAllowPrivateNetwork").and_then(Value::as_bool) == Some(true);
     cron::Settings {
-        clock: cron::clock::Settings { enabled: config.cron.enabled, concurrent_max: config.cron.max_concurrent_runs as usize, skip_missed: config.cron.skip_missed_jobs },
+        clock: cron::clock::Settings {
+            enabled: config.cron.enabled,
+            concurrent_max: config.cron.max_concurrent_runs as usize,
+            skip_missed: config.cron.skip_missed_jobs,
+        },
         agents: config.agents.list.iter().map(|a| a.id.clone()).collect(),
         default_agent: config.cron.default_agent.clone().unwrap_or_else(|| config.default_agent().clone()),
         heartbeats: config.agents.list.iter().filter_map(plan).collect(),
@@ -173,7 +184,11 @@ fn plan(one: &Agent) -> Option<Plan> {
         active: beat.active_hours.as_ref().map(|hours| ActiveHours {
             start: hours.start_minute,
             end: hours.end_minute,
-            timezone: hours.timezone.clone().filter(|zone| zone != "local").map(|zone| if zone == "user" { one.user_timezone.clone().unwrap_or(zone) } else { zone }),
+            timezone: hours
+                .timezone
+                .clone()
+                .filter(|zone| zone != "local")
+                .map(|zone| if zone == "user" { one.user_timezone.clone().unwrap_or(zone) } else { zone }),
         }),
         prompt: beat.prompt.clone().unwrap_or_else(|| PROMPT.into()),
         target: beat.target.clone().unwrap_or_else(|| "none".into()),

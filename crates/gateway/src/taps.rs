@@ -119,7 +119,17 @@ mod tests {
 
     fn event(run: &str, kind: RunEventKind) -> RunEvent {
         let agent = AgentId::normalise("main");
-        RunEvent { run_id: run.into(), session: SessionKey::main(&agent), agent, session_id: "s".into(), seq: 1, at: Millis(0), spawned_by: None, heartbeat: false, kind }
+        RunEvent {
+            run_id: run.into(),
+            session: SessionKey::main(&agent),
+            agent,
+            session_id: "s".into(),
+            seq: 1,
+            at: Millis(0),
+            spawned_by: None,
+            heartbeat: false,
+            kind,
+        }
     }
 
     fn text(whole: &str) -> RunEventKind {

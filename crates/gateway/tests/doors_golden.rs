@@ -5,12 +5,7 @@
 //! made equal. A device of a recording is replayed with a key of our own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json, value::to_raw_value};
@@ -47,8 +42,19 @@ const FLOOR: usize = 65;
 const REAL: [&str; 4] = ["devices", "nodes", "presence", "questions"];
 /// What recordings are made of that this test looks at.
 const PREFIXES: [&str; 13] = [
-    "err-", "connect-", "mode-", "ok-", "pairing-foreign-host-", "device-pair-approve-1", "device-pair-approve-2", "device-token-reconnect", "role-flood",
-    "missing-scope", "unauth-timeout", "gateway-shutdown", "oversize-after",
+    "err-",
+    "connect-",
+    "mode-",
+    "ok-",
+    "pairing-foreign-host-",
+    "device-pair-approve-1",
+    "device-pair-approve-2",
+    "device-token-reconnect",
+    "role-flood",
+    "missing-scope",
+    "unauth-timeout",
+    "gateway-shutdown",
+    "oversize-after",
 ];
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -97,7 +103,16 @@ async fn house(mode: AuthMode, change: impl FnOnce(&mut DoorSettings)) -> House 
     };
     let mut settings = DoorSettings::new(auth.clone());
     change(&mut settings);
-    let doors = Doors::new(DoorParts { world: world.clone(), settings, facts: Facts::default(), devices, presence, fanout, router: Arc::new(router), mounts: Mounts::default() });
+    let doors = Doors::new(DoorParts {
+        world: world.clone(),
+        settings,
+        facts: Facts::default(),
+        devices,
+        presence,
+        fanout,
+        router: Arc::new(router),
+        mounts: Mounts::default(),
+    });
     doors.set_phase(Phase::Ready);
     let listener = doors::bind(&[IpAddr::from([127, 0, 0, 1])], 0, &auth).await.unwrap().remove(0);
     let port = listener.local_addr().unwrap().port();
@@ -179,7 +194,11 @@ fn headers(file: &str, port: u16) -> Vec<(&'static str, String)> {
     let own_page = ("origin", format!("http://127.0.0.1:{port}"));
     match file {
         "err-controlui-bad-origin" | "mode-trusted-proxy-controlui-nodevice" => vec![("origin", "https://evil.example".into())],
-        "err-controlui-no-device-goodorigin" | "err-controlui-build-mismatch" | "err-rate-limited-browser-origin" | "ok-controlui-dev-build" | "mode-none-controlui" => {
+        "err-controlui-no-device-goodorigin"
+        | "err-controlui-build-mismatch"
+        | "err-rate-limited-browser-origin"
+        | "ok-controlui-dev-build"
+        | "mode-none-controlui" => {
             vec![own_page]
         }
         "err-forwarded-header-untrusted" => vec![("x-forwarded-for", "203.0.113.9".into())],
@@ -260,7 +279,11 @@ async fn talk(house: &mut House, file: &str, conversation: &Conversation) -> Res
         Ok(socket) => socket,
         Err(WsError::Http(response)) => {
             let wanted = conversation.lines.iter().find_map(|(_, frame)| frame["__http"].as_u64());
-            return if wanted == Some(u64::from(response.status().as_u16())) { Ok(()) } else { Err(format!("HTTP {}, recorded {wanted:?}", response.status())) };
+            return if wanted == Some(u64::from(response.status().as_u16())) {
+                Ok(())
+            } else {
+                Err(format!("HTTP {}, recorded {wanted:?}", response.status()))
+            };
         }
         Err(err) => return Err(err.to_string()),
     };

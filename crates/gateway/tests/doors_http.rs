@@ -15,7 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 use clawstead_config::AuthMode;
 use clawstead_gateway::{
     devices::Devices,
-    doors::{self, DoorParts, DoorSettings, Doors, Facts, Mounts, Phase, ToolCall, ToolDoor, ToolDoorError, auth::AuthSettings, auth::TrustedProxySettings, limits::FailureRule},
+    doors::{
+        self, DoorParts, DoorSettings, Doors, Facts, Mounts, Phase, ToolCall, ToolDoor, ToolDoorError, auth::AuthSettings, auth::TrustedProxySettings,
+        limits::FailureRule,
+    },
     fanout::Fanout,
     presence::Presence,
     rpc::{Caller, Router, devices::DevicesRpc, presence::PresenceRpc, questions::QuestionsRpc},
@@ -58,7 +61,16 @@ async fn house() -> (Arc<Doors>, u16) {
         trusted_proxy: TrustedProxySettings::default(),
     };
     let mounts = Mounts { tools: Some(Arc::new(Echo)), ..Mounts::default() };
-    let doors = Doors::new(DoorParts { world: world.clone(), settings: DoorSettings::new(auth.clone()), facts: Facts::default(), devices, presence, fanout, router: Arc::new(router), mounts });
+    let doors = Doors::new(DoorParts {
+        world: world.clone(),
+        settings: DoorSettings::new(auth.clone()),
+        facts: Facts::default(),
+        devices,
+        presence,
+        fanout,
+        router: Arc::new(router),
+        mounts,
+    });
     doors.set_phase(Phase::Ready);
     let listener = doors::bind(&[IpAddr::from([127, 0, 0, 1])], 0, &auth).await.unwrap().remove(0);
     let port = listener.local_addr().unwrap().port();
@@ -83,8 +95,26 @@ async fn http(port: u16, request: &str) -> (u16, String, String) {
 
 /// Recorded requests of these kinds are replayed.
 const RECORDED: [&str; 20] = [
-    "probe", "probe-head", "probe-post", "ready-auth", "health-proxied", "tools-noauth", "tools-get", "tools-denied", "tools-missing", "tools-notool", "cui-post",
-    "unknown-post", "api-unknown", "v1-unknown", "cui-config-noauth", "cui-asset-404", "unknown", "avatar", "v1models-noauth", "v1models-badauth",
+    "probe",
+    "probe-head",
+    "probe-post",
+    "ready-auth",
+    "health-proxied",
+    "tools-noauth",
+    "tools-get",
+    "tools-denied",
+    "tools-missing",
+    "tools-notool",
+    "cui-post",
+    "unknown-post",
+    "api-unknown",
+    "v1-unknown",
+    "cui-config-noauth",
+    "cui-asset-404",
+    "unknown",
+    "avatar",
+    "v1models-noauth",
+    "v1models-badauth",
 ];
 
 #[tokio::test]
@@ -102,7 +132,8 @@ async fn the_recorded_http_surface_holds() {
         all += 1;
         let asked = &record["request"];
         let body = asked.get("body").map_or_else(String::new, |body| body.as_str().map_or_else(|| body.to_string(), str::to_owned));
-        let mut text = format!("{} {} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n", asked["method"].as_str().unwrap(), asked["path"].as_str().unwrap());
+        let mut text =
+            format!("{} {} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n", asked["method"].as_str().unwrap(), asked["path"].as_str().unwrap());
         for (name, value) in asked["headers"].as_object().unwrap() {
             text.push_str(&format!("{name}: {}\r\n", value.as_str().unwrap().replace("<GATEWAY_TOKEN>", "test-token")));
         }
@@ -167,7 +198,17 @@ fn options(port: u16, scopes: &[&str]) -> ConnectOptions {
 
 fn run_event(kind: RunEventKind) -> RunEvent {
     let agent = AgentId::normalise("main");
-    RunEvent { run_id: "r1".into(), session: SessionKey::main(&agent), agent, session_id: "s1".into(), seq: 1, at: Millis(5), spawned_by: None, heartbeat: false, kind }
+    RunEvent {
+        run_id: "r1".into(),
+        session: SessionKey::main(&agent),
+        agent,
+        session_id: "s1".into(),
+        seq: 1,
+        at: Millis(5),
+        spawned_by: None,
+        heartbeat: false,
+        kind,
+    }
 }
 
 #[tokio::test]
@@ -360,7 +401,8 @@ async fn a_crowd_is_served_from_one_text() {
     let outboxes: Vec<Arc<Outbox>> = (0..1000)
         .map(|number| {
             let outbox = Arc::new(Outbox::default());
-            let mut caller = Caller::agent(&AgentId::normalise("main"), SessionKey::main(&AgentId::normalise("main")), "r".into(), vec!["operator.read".into()]);
+            let mut caller =
+                Caller::agent(&AgentId::normalise("main"), SessionKey::main(&AgentId::normalise("main")), "r".into(), vec!["operator.read".into()]);
             (caller.conn_id, caller.role, caller.locality) = (number.to_string(), Role::Operator, Locality::DirectLocal);
             fanout.join(Listener::new(Arc::new(caller), Arc::new(Subscriptions::default()), Arc::clone(&outbox)));
             outbox

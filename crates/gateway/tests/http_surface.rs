@@ -67,7 +67,14 @@ impl Brain for Mock {
         self.asks.lock().unwrap().push(ask);
         self.asked.notify_one();
         if last.contains("FAILME") {
-            return Err(ProviderError { kind: ErrorKind::Request, provider: "mock".into(), model: "mock-1".into(), message: "400 mock upstream failure".into(), status: Some(400), retry_after_ms: None });
+            return Err(ProviderError {
+                kind: ErrorKind::Request,
+                provider: "mock".into(),
+                model: "mock-1".into(),
+                message: "400 mock upstream failure".into(),
+                status: Some(400),
+                retry_after_ms: None,
+            });
         }
         let mut out = vec![BrainChunk::Chosen { provider: "mock".into(), model: "mock-1".into() }];
         let slow = last.contains("SLOW");
@@ -76,7 +83,8 @@ impl Brain for Mock {
         } else {
             out.extend(ANSWER.iter().map(|word| BrainChunk::Piece(Chunk::Text((*word).into()))));
         }
-        let mut end = vec![BrainChunk::Piece(Chunk::Usage(Usage { input: 11, output: 7, ..Usage::default() })), BrainChunk::Piece(Chunk::Done(StopReason::Stop))];
+        let mut end =
+            vec![BrainChunk::Piece(Chunk::Usage(Usage { input: 11, output: 7, ..Usage::default() })), BrainChunk::Piece(Chunk::Done(StopReason::Stop))];
         if !slow {
             out.append(&mut end);
             return Ok(stream::iter(out).map(Ok).boxed());
@@ -192,7 +200,8 @@ fn read_answer(bytes: &[u8]) -> Answer {
     let head = String::from_utf8_lossy(&bytes[..at]).into_owned();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers: BTreeMap<String, String> = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    let headers: BTreeMap<String, String> =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
     let mut rest = &bytes[at + 4..];
     let mut body = Vec::new();
     if headers.get("transfer-encoding").is_some_and(|v| v == "chunked") {
@@ -290,7 +299,9 @@ fn events(body: &str) -> Vec<(String, Value)> {
             }
         }
         let joined = out.last().is_some_and(|(_, last)| {
-            ["/choices/0/delta/content", "/delta"].iter().any(|at| value.pointer(at).is_some_and(Value::is_string) && last.pointer(at).is_some_and(Value::is_string))
+            ["/choices/0/delta/content", "/delta"]
+                .iter()
+                .any(|at| value.pointer(at).is_some_and(Value::is_string) && last.pointer(at).is_some_and(Value::is_string))
         });
         if !joined {
             out.push((name, value));
@@ -301,7 +312,13 @@ fn events(body: &str) -> Vec<(String, Value)> {
 
 /// What of a page of history is compared: its frame, and who says what.
 fn history(body: &Value) -> Value {
-    let said = |list: &Value| -> Vec<Value> { list.as_array().unwrap().iter().map(|m| json!({"role": m["role"], "content": m["content"], "usage": [&m["usage"]["input"], &m["usage"]["output"]], "stop": m["stopReason"]})).collect() };
+    let said = |list: &Value| -> Vec<Value> {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|m| json!({"role": m["role"], "content": m["content"], "usage": [&m["usage"]["input"], &m["usage"]["output"]], "stop": m["stopReason"]}))
+            .collect()
+    };
     json!({"sessionKey": body["sessionKey"], "items": said(&body["items"]), "messages": said(&body["messages"]), "hasMore": body["hasMore"], "nextCursor": body["nextCursor"].is_string()})
 }
 
@@ -347,10 +364,17 @@ async fn the_recorded_surface_holds() {
         }
         if label == "sess-history" {
             // The recorded main session had talked with somebody last.
-            let said = house.post("/v1/chat/completions", &[("x-openclaw-session-key", "main")], &json!({"messages": [{"role": "user", "content": "hello from the control ui"}]})).await;
+            let said = house
+                .post(
+                    "/v1/chat/completions",
+                    &[("x-openclaw-session-key", "main")],
+                    &json!({"messages": [{"role": "user", "content": "hello from the control ui"}]}),
+                )
+                .await;
             assert_eq!(said.status, 200, "{}", said.body);
         }
-        let headers: Vec<(String, String)> = asked["headers"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), put(value.as_str().unwrap()))).collect();
+        let headers: Vec<(String, String)> =
+            asked["headers"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), put(value.as_str().unwrap()))).collect();
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let text = request(house.port, asked["method"].as_str().unwrap(), &put(asked["path"].as_str().unwrap()), &headers, &body);
         let answer = send(house.port, &text).await;
@@ -433,7 +457,13 @@ async fn a_client_that_goes_loses_only_its_answer() {
     let house = house(&recorded_config()).await;
     let bearer = format!("Bearer {TOKEN}");
     let body = json!({"stream": true, "messages": [{"role": "user", "content": "SLOW"}]}).to_string();
-    let text = request(house.port, "POST", "/v1/chat/completions", &[("authorization", &bearer), ("idempotency-key", "gone"), ("x-openclaw-session-key", "slow")], &body);
+    let text = request(
+        house.port,
+        "POST",
+        "/v1/chat/completions",
+        &[("authorization", &bearer), ("idempotency-key", "gone"), ("x-openclaw-session-key", "slow")],
+        &body,
+    );
     let mut stream = TcpStream::connect(("127.0.0.1", house.port)).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
@@ -446,7 +476,17 @@ async fn a_client_that_goes_loses_only_its_answer() {
     drop(stream);
     house.mock.gate.add_permits(1);
     // The same request again is answered by the run that went on.
-    let answer = send(house.port, &request(house.port, "POST", "/v1/chat/completions", &[("authorization", &bearer), ("idempotency-key", "gone"), ("x-openclaw-session-key", "slow")], &json!({"messages": [{"role": "user", "content": "SLOW"}]}).to_string())).await;
+    let answer = send(
+        house.port,
+        &request(
+            house.port,
+            "POST",
+            "/v1/chat/completions",
+            &[("authorization", &bearer), ("idempotency-key", "gone"), ("x-openclaw-session-key", "slow")],
+            &json!({"messages": [{"role": "user", "content": "SLOW"}]}).to_string(),
+        ),
+    )
+    .await;
     assert_eq!(answer.json()["choices"][0]["message"]["content"], ANSWER.concat());
     assert_eq!(house.asked(), 1);
     house.close().await;
@@ -476,9 +516,13 @@ async fn what_cannot_be_is_said() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    let choice = json!({"tool_choice": {"type": "function", "function": {"name": "get_weather"}}, "tools": [{"type": "function", "function": {"name": "get_weather"}}]});
+    let choice =
+        json!({"tool_choice": {"type": "function", "function": {"name": "get_weather"}}, "tools": [{"type": "function", "function": {"name": "get_weather"}}]});
     let answer = house.post("/v1/chat/completions", &[], &ask(choice)).await;
-    assert_eq!(answer.json()["error"], json!({"message": "tool_choice required a get_weather tool call, but the agent did not produce one", "type": "api_error"}));
+    assert_eq!(
+        answer.json()["error"],
+        json!({"message": "tool_choice required a get_weather tool call, but the agent did not produce one", "type": "api_error"})
+    );
     assert_eq!(house.asked(), 0, "no turn is spent on it");
     for (headers, more, status, word) in [
         (&[("x-openclaw-agent-id", "nope")][..], json!({}), 400, "Unknown agent 'nope'."),
@@ -491,7 +535,10 @@ async fn what_cannot_be_is_said() {
     }
     let failed = house.post("/v1/responses", &[], &json!({"input": "FAILME", "stream": true})).await;
     let told = events(&failed.body);
-    assert_eq!((failed.status, told.iter().find(|(name, _)| name == "response.failed").unwrap().1["response"]["error"]["message"].as_str()), (200, Some("400 mock upstream failure")));
+    assert_eq!(
+        (failed.status, told.iter().find(|(name, _)| name == "response.failed").unwrap().1["response"]["error"]["message"].as_str()),
+        (200, Some("400 mock upstream failure"))
+    );
     house.close().await;
 }
 
@@ -556,7 +603,8 @@ async fn hooks_follow_their_rules() {
         assert!(answer.status == status && answer.body.contains(word), "{path}: {} {}", answer.status, answer.body);
     }
     // An answer that reached nobody is told to the main session.
-    let waited = house.hook("/hooks/agent", &[], &json!({"message": "report", "name": "Clock", "wakeMode": "next-heartbeat", "waitForCompletion": true})).await.json();
+    let waited =
+        house.hook("/hooks/agent", &[], &json!({"message": "report", "name": "Clock", "wakeMode": "next-heartbeat", "waitForCompletion": true})).await.json();
     assert_eq!(waited["completion"]["status"], "ok");
     let note = format!("hook-note:{}", waited["runId"].as_str().unwrap());
     house.building.lanes.wait(&note.as_str().into(), Duration::from_secs(20)).await.unwrap().unwrap();
@@ -598,7 +646,8 @@ async fn wrong_hook_tokens_are_counted_and_a_right_one_passes() {
 async fn an_admin_stops_a_run_and_its_caller_is_told() {
     let house = house(&recorded_config()).await;
     let url = format!("ws://127.0.0.1:{}", house.port);
-    let admin = Client::connect(ConnectOptions::cli(url, "1").token(TOKEN).scopes(["operator.admin"]).device(DeviceIdentity::from_seed(&[3; 32]))).await.unwrap();
+    let admin =
+        Client::connect(ConnectOptions::cli(url, "1").token(TOKEN).scopes(["operator.admin"]).device(DeviceIdentity::from_seed(&[3; 32]))).await.unwrap();
     let bearer = format!("Bearer {}", admin.hello().auth.device_token.clone().unwrap());
     let body = json!({"messages": [{"role": "user", "content": "SLOW"}]});
     let kill = async {
@@ -621,7 +670,9 @@ async fn history_is_read_page_by_page() {
         house.post("/v1/chat/completions", &[("x-openclaw-session-key", "book")], &json!({"messages": [{"role": "user", "content": text}]})).await;
     }
     let bearer = format!("Bearer {TOKEN}");
-    let get = async |query: &str| send(house.port, &request(house.port, "GET", &format!("/sessions/agent%3Amain%3Abook/history{query}"), &[("authorization", &bearer)], "")).await;
+    let get = async |query: &str| {
+        send(house.port, &request(house.port, "GET", &format!("/sessions/agent%3Amain%3Abook/history{query}"), &[("authorization", &bearer)], "")).await
+    };
     let whole = get("").await.json();
     assert_eq!((whole["items"].as_array().unwrap().len(), &whole["hasMore"], whole.get("nextCursor")), (6, &json!(false), None));
     let (mut cursor, mut seen) = (String::new(), Vec::new());

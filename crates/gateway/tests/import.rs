@@ -54,7 +54,8 @@ impl Folder {
         let env = Env::from_pairs([("HOME", home.as_str()), ("OPENCLAW_STATE_DIR", home.as_str())]);
         let paths = Paths::resolve(Profile::from_flags(None, DevFlag::Off).unwrap(), &env);
         let list: Vec<Value> = agents.iter().map(|id| json!({"id": id})).collect();
-        let text = json!({"agents": {"defaults": {"heartbeat": {"every": "0m"}}, "list": list}, "gateway": {"mode": "local", "auth": {"mode": "none"}}}).to_string();
+        let text =
+            json!({"agents": {"defaults": {"heartbeat": {"every": "0m"}}, "list": list}, "gateway": {"mode": "local", "auth": {"mode": "none"}}}).to_string();
         let snapshot = Snapshot::from_bytes(text.as_bytes(), &paths, &env, ReadOptions::default());
         let config = snapshot.load(Strictness::Tolerant, SecretOptions::default()).unwrap().config;
         Self { dir, config, snapshot, env }
@@ -200,7 +201,19 @@ async fn files_of_march_become_sessions_jobs_devices_and_allow_lists() {
     assert_eq!(source.sha256, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&text)));
     assert!(source.mtime_ms > 0);
     let words = report.skipped.join("\n");
-    for part in ["1 torn last line", "\"hologram\"", "has no session id", "has no transcript", "on-exit", "\"script\"", "\"away\"", "its id does not belong to its key", "agent old", "1 archives", "approved by pairing"] {
+    for part in [
+        "1 torn last line",
+        "\"hologram\"",
+        "has no session id",
+        "has no transcript",
+        "on-exit",
+        "\"script\"",
+        "\"away\"",
+        "its id does not belong to its key",
+        "agent old",
+        "1 archives",
+        "approved by pairing",
+    ] {
         assert!(words.contains(part), "{part} is not named in:\n{words}");
     }
     assert!(!words.contains("synthetic"), "a secret is named");
@@ -222,7 +235,11 @@ async fn a_second_import_changes_nothing_and_the_mark_makes_it_free() {
     assert_eq!(again.already, first.sessions + first.jobs + first.devices + 1);
     assert_eq!(sum(&keeper).await, image);
     let plan = import::plan(&folder.config, Millis(1));
-    assert_eq!((plan.sessions, plan.messages, plan.jobs, plan.runs, plan.devices), (first.sessions, first.messages, first.jobs + 1, first.runs, first.devices), "{plan:#?}");
+    assert_eq!(
+        (plan.sessions, plan.messages, plan.jobs, plan.runs, plan.devices),
+        (first.sessions, first.messages, first.jobs + 1, first.runs, first.devices),
+        "{plan:#?}"
+    );
 }
 
 /// Everything but moments and marks.
@@ -230,7 +247,15 @@ async fn sum(keeper: &Keeper) -> Vec<String> {
     let mut out = Vec::new();
     for unit in [Unit::Global, main_unit()] {
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
-            out.extend(keeper.store.scan(&unit, table, &Scan::prefix("")).await.unwrap().into_iter().map(|row| format!("{unit} {} {} {}", table.name(), row.key, row.value)));
+            out.extend(
+                keeper
+                    .store
+                    .scan(&unit, table, &Scan::prefix(""))
+                    .await
+                    .unwrap()
+                    .into_iter()
+                    .map(|row| format!("{unit} {} {} {}", table.name(), row.key, row.value)),
+            );
         }
         for journal in keeper.store.journals(&unit, None, 1000).await.unwrap() {
             out.extend(keeper.store.read_journal(&unit, &journal, 1, 100_000).await.unwrap().into_iter().map(|(seq, line)| format!("{journal} {seq} {line}")));
@@ -246,7 +271,8 @@ async fn a_crash_at_any_commit_is_made_good_by_the_next_start() {
     // More than one batch of lines in one session.
     let mut long = String::new();
     for n in 0..1_300 {
-        let line = json!({"type": "message", "id": format!("n{n}"), "timestamp": "2026-03-01T10:00:00Z", "message": {"role": "user", "content": format!("line {n}")}});
+        let line =
+            json!({"type": "message", "id": format!("n{n}"), "timestamp": "2026-03-01T10:00:00Z", "message": {"role": "user", "content": format!("line {n}")}});
         long.push_str(&format!("{line}\n"));
     }
     folder.write("agents/main/sessions/33333333-0000-4000-8000-000000000003.jsonl", &long);
@@ -340,7 +366,10 @@ impl Store for Failing {
 }
 
 fn said(id: &str, parent: &str, text: &str) -> String {
-    format!("{}\n", json!({"type": "message", "id": id, "parentId": if parent.is_empty() { Value::Null } else { json!(parent) }, "timestamp": "2026-03-01T10:00:00Z", "message": {"role": "user", "content": text}}))
+    format!(
+        "{}\n",
+        json!({"type": "message", "id": id, "parentId": if parent.is_empty() { Value::Null } else { json!(parent) }, "timestamp": "2026-03-01T10:00:00Z", "message": {"role": "user", "content": text}})
+    )
 }
 
 async fn conversation(lines: &str) -> (Vec<String>, Report) {
@@ -372,10 +401,16 @@ async fn broken_transcripts_keep_what_can_be_kept() {
         assert!(told == all[..ends] || told == all[..(ends + 1).min(3)], "cut at {cut}: {told:?}");
     }
     // Going back to an earlier entry, as the original writes it today.
-    let back = said("a", "", "one") + &said("b", "a", "left") + "{\"type\":\"leaf\",\"id\":\"l\",\"parentId\":\"b\",\"targetId\":\"a\"}\n" + &said("c", "a", "instead");
+    let back = said("a", "", "one")
+        + &said("b", "a", "left")
+        + "{\"type\":\"leaf\",\"id\":\"l\",\"parentId\":\"b\",\"targetId\":\"a\"}\n"
+        + &said("c", "a", "instead");
     assert_eq!(conversation(&back).await.0, ["user a one", "user c instead"]);
     // A reset that keeps the end.
-    let reset = said("a", "", "one") + &said("b", "a", "two") + "{\"type\":\"reset\",\"id\":\"r\",\"parentId\":\"b\",\"reason\":\"daily\",\"firstKeptEntryId\":\"b\"}\n" + &said("c", "r", "three");
+    let reset = said("a", "", "one")
+        + &said("b", "a", "two")
+        + "{\"type\":\"reset\",\"id\":\"r\",\"parentId\":\"b\",\"reason\":\"daily\",\"firstKeptEntryId\":\"b\"}\n"
+        + &said("c", "r", "three");
     assert_eq!(conversation(&reset).await.0, ["user a one", "user b two", "reset daily", "user b two", "user c three"]);
 }
 
@@ -427,7 +462,9 @@ fn databases(folder: &Folder, packed: bool) {
         job("beat", json!({"kind": "heartbeat"}), json!("heartbeat:main")),
         job("dream", json!({"kind": "agentTurn", "message": "__x__"}), json!("memory-core:dream")),
     ] {
-        shared.execute("insert into cron_jobs values (?1, ?2, '{\"nextRunAtMs\":1900000000000}', 0, 7)", [one["id"].as_str().unwrap(), &one.to_string()]).unwrap();
+        shared
+            .execute("insert into cron_jobs values (?1, ?2, '{\"nextRunAtMs\":1900000000000}', 0, 7)", [one["id"].as_str().unwrap(), &one.to_string()])
+            .unwrap();
     }
     let identity = DeviceIdentity::from_seed(&[3; 32]);
     shared

@@ -139,9 +139,13 @@ impl ProviderError {
             ErrorKind::Auth => (FailureCode::Unavailable, Retry::Never, format!("check the key of {provider}: openclaw models status")),
             ErrorKind::Quota => (FailureCode::Busy, Retry::AfterMs(self.retry_after_ms.unwrap_or(60_000)), "wait, or add a fallback model".into()),
             ErrorKind::Billing => (FailureCode::Unavailable, Retry::Never, format!("top up the account at {provider}, or add a fallback model")),
-            ErrorKind::Overloaded | ErrorKind::Garbage => (FailureCode::Unavailable, Retry::AfterMs(self.retry_after_ms.unwrap_or(5_000)), "try again, or add a fallback model".into()),
+            ErrorKind::Overloaded | ErrorKind::Garbage => {
+                (FailureCode::Unavailable, Retry::AfterMs(self.retry_after_ms.unwrap_or(5_000)), "try again, or add a fallback model".into())
+            }
             ErrorKind::Network => (FailureCode::Unavailable, Retry::AfterMs(5_000), format!("is the server of {provider} running and reachable?")),
-            ErrorKind::Timeout => (FailureCode::Timeout, Retry::AfterMs(5_000), format!("raise models.providers.{provider}.timeoutSeconds if the model is slow")),
+            ErrorKind::Timeout => {
+                (FailureCode::Timeout, Retry::AfterMs(5_000), format!("raise models.providers.{provider}.timeoutSeconds if the model is slow"))
+            }
             ErrorKind::Context => (FailureCode::InvalidRequest, Retry::Never, "compact or reset the session".into()),
             ErrorKind::Content => (FailureCode::InvalidRequest, Retry::Never, "the provider refused the content; rephrase it".into()),
             ErrorKind::Request => (FailureCode::InvalidRequest, Retry::Never, format!("check models.providers.{provider} in the config")),
@@ -238,7 +242,10 @@ impl Models {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             again = next_round;
         }
-        let error = attempts.first().cloned().unwrap_or_else(|| plain(&ModelRef { provider: "models".into(), model: chain.primary.clone() }, ErrorKind::ModelNotFound, "the chain is empty"));
+        let error = attempts
+            .first()
+            .cloned()
+            .unwrap_or_else(|| plain(&ModelRef { provider: "models".into(), model: chain.primary.clone() }, ErrorKind::ModelNotFound, "the chain is empty"));
         Err(AskError { error, attempts })
     }
 
@@ -274,7 +281,8 @@ impl Models {
     fn resting_error(&self, candidate: &Candidate, until: i64, now: Millis) -> ProviderError {
         let wait = u64::try_from(until - now.0).unwrap_or(0);
         let host_down = self.health.lock().unwrap_or_else(PoisonError::into_inner).host_open(self.host_of(&candidate.model.provider), now).is_some();
-        let (kind, why) = if host_down { (ErrorKind::Network, "its server did not answer a moment ago") } else { (ErrorKind::Quota, "all its keys rest after failures") };
+        let (kind, why) =
+            if host_down { (ErrorKind::Network, "its server did not answer a moment ago") } else { (ErrorKind::Quota, "all its keys rest after failures") };
         ProviderError { retry_after_ms: Some(wait), ..plain(&candidate.model, kind, &format!("{why}; the next try is in {} s", wait.div_ceil(1_000))) }
     }
 

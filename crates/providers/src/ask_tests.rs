@@ -126,7 +126,8 @@ async fn nothing_is_repeated_after_the_first_text() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limited_model_rests_alone_and_the_primary_returns() {
-    let script = Arc::new(Script::new().on_times(1, When::Model("a".into()), fail(ErrorKind::Quota)).on(When::Model("a".into()), say("a")).on(When::Any, say("b")));
+    let script =
+        Arc::new(Script::new().on_times(1, When::Model("a".into()), fail(ErrorKind::Quota)).on(When::Model("a".into()), say("a")).on(When::Any, say("b")));
     let models = scripted(&script);
     let watch = Watch::default();
     let both = chain(&["s/a", "s/b"]);
@@ -189,7 +190,8 @@ async fn keys_take_turns_and_their_rests_survive_a_restart() {
         "models": {"providers": {"h": {"baseUrl": server.url, "apiKey": "key-three"}}},
         "auth": {"order": {"h": ["h:one", "h:two", "h:config"]}},
     }));
-    let store = json!({"profiles": {"h:two": {"type": "api_key", "provider": "h", "key": "key-two"}, "h:one": {"type": "api_key", "provider": "h", "key": "key-one"}}});
+    let store =
+        json!({"profiles": {"h:two": {"type": "api_key", "provider": "h", "key": "key-two"}, "h:one": {"type": "api_key", "provider": "h", "key": "key-one"}}});
     input.profiles = ModelsInput::read(&json!({}), Some(&store), &|_| None).profiles;
     let kept = Arc::new(Kept::default());
     let models = Models::new(world(), input.clone()).with_health(kept.clone(), []);
@@ -216,7 +218,9 @@ async fn a_silent_host_falls_back_within_its_limit() {
     let (silent, alive) = (Server::start(vec![Act::Hang]).await, Server::start(vec![good()]).await);
     let models = Models::new(
         world(),
-        config(&json!({"models": {"providers": {"a": {"baseUrl": silent.url, "timeoutSeconds": 1, "apiKey": "x"}, "b": {"baseUrl": alive.url, "apiKey": "x"}}}})),
+        config(
+            &json!({"models": {"providers": {"a": {"baseUrl": silent.url, "timeoutSeconds": 1, "apiKey": "x"}, "b": {"baseUrl": alive.url, "apiKey": "x"}}}}),
+        ),
     );
     let answer = models.ask(&chain(&["a/m", "b/m"]), hello(), &()).await.unwrap();
     assert_eq!((answer.model.to_string().as_str(), answer.candidate), ("b/m", 1));
@@ -278,7 +282,8 @@ async fn an_environment_key_chooses_the_model_but_never_leaves_for_another_addre
 
 #[tokio::test]
 async fn what_is_not_supported_says_so() {
-    let models = Models::new(world(), config(&json!({"models": {"providers": {"gem": {"baseUrl": "http://g", "apiKey": "x", "api": "google-generative-ai"}}}})));
+    let models =
+        Models::new(world(), config(&json!({"models": {"providers": {"gem": {"baseUrl": "http://g", "apiKey": "x", "api": "google-generative-ai"}}}})));
     let error = models.ask(&chain(&["gem/g"]), hello(), &()).await.err().unwrap();
     assert!(error.to_string().contains("google-generative-ai\" is not supported yet"), "{error}");
     let error = models.ask(&chain(&["nobody/g"]), hello(), &()).await.err().unwrap();

@@ -98,11 +98,11 @@ pub const HOSTS: &[Host] = &[
     cloud("cerebras", "Cerebras", "https://api.cerebras.ai/v1", &["CEREBRAS_API_KEY"], "gpt-oss-120b"),
     cloud("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1", &["NVIDIA_API_KEY"], ""),
     Host { also: &["kimi"], ..cloud("moonshot", "Moonshot", "https://api.moonshot.ai/v1", &["MOONSHOT_API_KEY"], "kimi-k2.5") },
+    Host { api: "anthropic-messages", ..cloud("minimax", "MiniMax", "https://api.minimax.io/anthropic", &["MINIMAX_API_KEY"], "MiniMax-M2.5") },
     Host {
-        api: "anthropic-messages",
-        ..cloud("minimax", "MiniMax", "https://api.minimax.io/anthropic", &["MINIMAX_API_KEY"], "MiniMax-M2.5")
+        bends: Bends::Enable,
+        ..cloud("qwen", "Qwen", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", &["DASHSCOPE_API_KEY", "QWEN_API_KEY"], "qwen3-max")
     },
-    Host { bends: Bends::Enable, ..cloud("qwen", "Qwen", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", &["DASHSCOPE_API_KEY", "QWEN_API_KEY"], "qwen3-max") },
     cloud("huggingface", "Hugging Face", "https://router.huggingface.co/v1", &["HUGGINGFACE_HUB_TOKEN", "HF_TOKEN"], ""),
     cloud("venice", "Venice", "https://api.venice.ai/api/v1", &["VENICE_API_KEY"], ""),
     Host { api: "anthropic-messages", ..cloud("vercel-ai-gateway", "Vercel AI Gateway", "https://ai-gateway.vercel.sh", &["AI_GATEWAY_API_KEY"], "") },

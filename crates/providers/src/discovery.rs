@@ -122,7 +122,9 @@ pub enum Refresh {
 /// Reads `{"data": [{"id"}]}` and Ollama's `{"models": [{"name"}]}`. Embedding models are left out.
 fn model_ids(value: &Value) -> Option<Vec<String>> {
     let rows = value.get("data").or_else(|| value.get("models")).unwrap_or(value).as_array()?;
-    let id = |row: &Value| ["id", "model", "name"].iter().find_map(|k| row.get(*k).and_then(Value::as_str)).map(|s| s.strip_prefix("models/").unwrap_or(s).to_owned());
+    let id = |row: &Value| {
+        ["id", "model", "name"].iter().find_map(|k| row.get(*k).and_then(Value::as_str)).map(|s| s.strip_prefix("models/").unwrap_or(s).to_owned())
+    };
     Some(rows.iter().filter_map(id).filter(|id| !id.is_empty() && !id.contains("embed")).take(LISTED_MAX).collect())
 }
 

@@ -230,7 +230,8 @@ impl Health {
                         if forgotten(rest.last_failure_at) {
                             rest.error_count = 0;
                         }
-                        let wait = retry_after_ms.map_or_else(|| at(&REST_MINUTES, rest.error_count as usize) * MINUTE_MS, |w| ms(w).clamp(1_000, 60 * MINUTE_MS));
+                        let wait =
+                            retry_after_ms.map_or_else(|| at(&REST_MINUTES, rest.error_count as usize) * MINUTE_MS, |w| ms(w).clamp(1_000, 60 * MINUTE_MS));
                         rest.cooldown_until = now.0 + wait;
                         rest.error_count += 1;
                         rest.last_failure_at = now.0;

@@ -354,7 +354,11 @@ impl Models {
     pub fn auth_overview(&self) -> Vec<(String, Vec<(String, ProfileKind, ProfileStats)>)> {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let stats = |p: &Profile| (p.id.clone(), p.kind, health.stats(&p.id).cloned().unwrap_or_default());
-        self.entries.iter().filter(|(id, e)| *id != DEMO_PROVIDER && e.usable() && (e.configured || e.needs_key)).map(|(id, e)| (id.clone(), e.profiles.iter().map(stats).collect())).collect()
+        self.entries
+            .iter()
+            .filter(|(id, e)| *id != DEMO_PROVIDER && e.usable() && (e.configured || e.needs_key))
+            .map(|(id, e)| (id.clone(), e.profiles.iter().map(stats).collect()))
+            .collect()
     }
 
     /// The config's aliases: alias to reference.

@@ -152,7 +152,9 @@ impl<'a> Repair<'a, '_> {
         for part in &message.parts {
             let piece = match part {
                 Part::Text { text } if !is_blank(text) => Piece::Text(Side::Assistant, Cow::Borrowed(text)),
-                Part::Thinking { text, signature: Some(signature) } if self.takes_reasoning(message) && !signature.is_empty() => Piece::Reasoning { text, signature },
+                Part::Thinking { text, signature: Some(signature) } if self.takes_reasoning(message) && !signature.is_empty() => {
+                    Piece::Reasoning { text, signature }
+                }
                 Part::ToolCall { id, name, arguments } if !name.trim().is_empty() => {
                     if !started {
                         self.begin_assistant();

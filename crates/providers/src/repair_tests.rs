@@ -93,11 +93,13 @@ fn any_part() -> impl Strategy<Value = Part> {
 
 fn any_transcript() -> impl Strategy<Value = Vec<Arc<Message>>> {
     let role = prop_oneof![Just(Role::User), Just(Role::Assistant), Just(Role::Tool), Just(Role::System)];
-    let one = (role, proptest::collection::vec(any_part(), 0..4), proptest::option::of(prop_oneof![Just("p/m".to_owned()), Just("q/m".into())])).prop_map(|(role, parts, model)| {
-        let mut m = (*message(role, parts)).clone();
-        m.model = model;
-        Arc::new(m)
-    });
+    let one = (role, proptest::collection::vec(any_part(), 0..4), proptest::option::of(prop_oneof![Just("p/m".to_owned()), Just("q/m".into())])).prop_map(
+        |(role, parts, model)| {
+            let mut m = (*message(role, parts)).clone();
+            m.model = model;
+            Arc::new(m)
+        },
+    );
     proptest::collection::vec(one, 0..14)
 }
 

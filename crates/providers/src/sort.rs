@@ -168,10 +168,29 @@ const NOT_FOUND_WORDS: &[&str] = &[
     "try pulling it first",
     "not_found_error",
 ];
-const AUTH_WORDS: &[&str] =
-    &["authentication", "invalid_api_key", "incorrect api key", "invalid api key", "api key not valid", "auth_error", "permission_error", "unauthorized", "token_not_found", "no_db_connection"];
+const AUTH_WORDS: &[&str] = &[
+    "authentication",
+    "invalid_api_key",
+    "incorrect api key",
+    "invalid api key",
+    "api key not valid",
+    "auth_error",
+    "permission_error",
+    "unauthorized",
+    "token_not_found",
+    "no_db_connection",
+];
 const QUOTA_WORDS: &[&str] = &["rate_limit", "rate limit", "too many requests", "tokens per min", "requests per min", "resource_exhausted", "throttl", "quota"];
-const OVERLOAD_WORDS: &[&str] = &["overloaded", "server_error", "api_error", "loading model", "no healthy deployment", "no deployments available", "temporarily unavailable", "at capacity"];
+const OVERLOAD_WORDS: &[&str] = &[
+    "overloaded",
+    "server_error",
+    "api_error",
+    "loading model",
+    "no healthy deployment",
+    "no deployments available",
+    "temporarily unavailable",
+    "at capacity",
+];
 
 /// The order matters: a limit on tokens per minute mentions tokens, an exhausted account mentions quota.
 fn kind_of(codes: &str, message: &str, status: Option<u16>) -> ErrorKind {
@@ -182,7 +201,9 @@ fn kind_of(codes: &str, message: &str, status: Option<u16>) -> ErrorKind {
         ErrorKind::Billing
     } else if any(&both, &["tokens per min", "tokens per day", "(tpm)", "(tpd)"]) {
         ErrorKind::Quota
-    } else if (any(&both, CONTEXT_WORDS) || (text.contains("requested tokens") && text.contains("exceed")) || zai(&["1261"])) && status.is_none_or(|s| s < 500 || s == 500) {
+    } else if (any(&both, CONTEXT_WORDS) || (text.contains("requested tokens") && text.contains("exceed")) || zai(&["1261"]))
+        && status.is_none_or(|s| s < 500 || s == 500)
+    {
         ErrorKind::Context
     } else if any(&both, CONTENT_WORDS) || zai(&["1301"]) {
         ErrorKind::Content
@@ -192,7 +213,10 @@ fn kind_of(codes: &str, message: &str, status: Option<u16>) -> ErrorKind {
         ErrorKind::Auth
     } else if any(&both, OVERLOAD_WORDS) && status.is_none_or(|s| s >= 500 || s == 429) || zai(&["1305", "1312"]) {
         ErrorKind::Overloaded
-    } else if status == Some(429) || (any(&both, QUOTA_WORDS) && status.is_none_or(|s| s == 403 || s >= 429)) || zai(&["1302", "1303", "1304", "1308", "1310", "1313"]) {
+    } else if status == Some(429)
+        || (any(&both, QUOTA_WORDS) && status.is_none_or(|s| s == 403 || s >= 429))
+        || zai(&["1302", "1303", "1304", "1308", "1310", "1313"])
+    {
         ErrorKind::Quota
     } else {
         match status {

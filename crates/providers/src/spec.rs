@@ -37,8 +37,14 @@ impl Dialect {
             "openai-completions" | "ollama" | "openai-chat" => Self::OpenAiChat,
             "openai-responses" => Self::OpenAiResponses,
             "clawstead-demo" => Self::Demo,
-            "google-generative-ai" | "google-vertex" | "google-gemini-cli" | "github-copilot" | "bedrock-converse-stream" | "openai-codex-responses"
-            | "openai-chatgpt-responses" | "azure-openai-responses" => Self::Unsupported,
+            "google-generative-ai"
+            | "google-vertex"
+            | "google-gemini-cli"
+            | "github-copilot"
+            | "bedrock-converse-stream"
+            | "openai-codex-responses"
+            | "openai-chatgpt-responses"
+            | "azure-openai-responses" => Self::Unsupported,
             _ => return None,
         })
     }

@@ -84,7 +84,12 @@ mod tests {
     fn the_field_is_named() {
         let schema = json!({"required": ["path"], "properties": {"path": {"type": "string"}, "limit": {"type": "integer"}, "mode": {"enum": ["a", "b"]}}});
         let err = serde_json::from_str::<u8>("x").unwrap_err();
-        for (args, field) in [(json!({"path": 1}), "`path`"), (json!({"path": "x", "limit": "9"}), "`limit`"), (json!({"mode": "c"}), "`mode`"), (json!({"path": null}), "`path`")] {
+        for (args, field) in [
+            (json!({"path": 1}), "`path`"),
+            (json!({"path": "x", "limit": "9"}), "`limit`"),
+            (json!({"mode": "c"}), "`mode`"),
+            (json!({"path": null}), "`path`"),
+        ] {
             let text = explain("read", &schema, args.as_object().unwrap(), &err).to_string();
             assert!(text.contains(field), "{text}");
         }

@@ -57,7 +57,9 @@ fn a_confined_agent_reads_and_writes_inside_only() {
     assert_eq!(read(&inside, "a.txt").unwrap(), "inside");
     assert_eq!(read(&inside, "within/b.txt").unwrap(), "inside");
     assert_eq!(read(&inside, yard.root.join("state/workspace/sub/../a.txt").to_str().unwrap()).unwrap(), "inside");
-    for bad in ["../openclaw.json", "up/o.txt", "abs/o.txt", "cfg", "o-link", "~/out/o.txt", "/etc/passwd", "sub/../../../out/o.txt", "/proc/self/root/etc/passwd"] {
+    for bad in
+        ["../openclaw.json", "up/o.txt", "abs/o.txt", "cfg", "o-link", "~/out/o.txt", "/etc/passwd", "sub/../../../out/o.txt", "/proc/self/root/etc/passwd"]
+    {
         assert!(matches!(read(&inside, bad), Err(ToolError::Denied(_))), "{bad}");
         assert!(matches!(inside.write(bad, b"x", "t"), Err(ToolError::Denied(_))), "{bad}");
     }

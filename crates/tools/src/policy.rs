@@ -16,7 +16,20 @@ pub const HTTP_INVOKE_DENY: [&str; 12] =
 const GROUPS: [(&str, &[&str]); 11] = [
     ("group:runtime", &["exec", "process", "code_execution"]),
     ("group:fs", &["read", "write", "edit", "apply_patch", "ls"]),
-    ("group:sessions", &["sessions", "sessions_list", "sessions_history", "sessions_search", "sessions_send", "sessions_spawn", "sessions_yield", "session_status", "subagents"]),
+    (
+        "group:sessions",
+        &[
+            "sessions",
+            "sessions_list",
+            "sessions_history",
+            "sessions_search",
+            "sessions_send",
+            "sessions_spawn",
+            "sessions_yield",
+            "session_status",
+            "subagents",
+        ],
+    ),
     ("group:memory", &["memory_search", "memory_get"]),
     ("group:web", &["web_search", "web_fetch", "x_search"]),
     ("group:ui", &["browser", "canvas"]),
@@ -36,7 +49,18 @@ const PROFILES: [(&str, &[&str]); 3] = [
 
 /// What a sandboxed session may use when `tools.sandbox.tools` says nothing.
 const SANDBOX_ALLOW: [&str; 13] = [
-    "exec", "process", "read", "write", "edit", "apply_patch", "image", "sessions_list", "sessions_history", "sessions_send", "sessions_spawn", "subagents",
+    "exec",
+    "process",
+    "read",
+    "write",
+    "edit",
+    "apply_patch",
+    "image",
+    "sessions_list",
+    "sessions_history",
+    "sessions_send",
+    "sessions_spawn",
+    "subagents",
     "session_status",
 ];
 /// What a sandboxed session may not use.
@@ -238,7 +262,8 @@ impl ToolPolicy {
             None => Some(expand(SANDBOX_ALLOW)),
         };
         let also = names(pick("alsoAllow"));
-        let deny = pick("deny").map_or_else(|| SANDBOX_DENY.iter().filter(|d| !also.iter().any(|a| a == *d)).map(|d| (*d).to_owned()).collect(), |d| names(Some(d)));
+        let deny =
+            pick("deny").map_or_else(|| SANDBOX_DENY.iter().filter(|d| !also.iter().any(|a| a == *d)).map(|d| (*d).to_owned()).collect(), |d| names(Some(d)));
         let allow = allow.map(|mut list| {
             list.extend(also);
             list

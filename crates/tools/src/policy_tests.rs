@@ -12,8 +12,20 @@ fn the_table() {
     let rows: Vec<(&str, Value, Value, &[&str], &[&str])> = vec![
         ("no config", none.clone(), none.clone(), &["exec", "message", "browser", "someplugin"], &[]),
         ("minimal", json!({"profile": "minimal"}), none.clone(), &["session_status"], &["exec", "read", "message"]),
-        ("coding", json!({"profile": "coding"}), none.clone(), &["read", "exec", "process", "sessions_spawn", "memory_get", "cron", "image"], &["message", "browser", "gateway"]),
-        ("messaging", json!({"profile": "messaging"}), none.clone(), &["message", "sessions_list", "sessions_history", "sessions_send", "session_status"], &["exec", "read", "cron"]),
+        (
+            "coding",
+            json!({"profile": "coding"}),
+            none.clone(),
+            &["read", "exec", "process", "sessions_spawn", "memory_get", "cron", "image"],
+            &["message", "browser", "gateway"],
+        ),
+        (
+            "messaging",
+            json!({"profile": "messaging"}),
+            none.clone(),
+            &["message", "sessions_list", "sessions_history", "sessions_send", "session_status"],
+            &["exec", "read", "cron"],
+        ),
         ("full", json!({"profile": "full"}), none.clone(), &["exec", "browser"], &[]),
         ("the agent's profile wins", json!({"profile": "minimal"}), json!({"profile": "coding"}), &["exec"], &["message"]),
         ("alsoAllow widens a profile", json!({"profile": "minimal", "alsoAllow": ["message"]}), none.clone(), &["message", "session_status"], &["exec"]),
@@ -30,7 +42,13 @@ fn the_table() {
         ("all built-in", json!({"allow": ["group:openclaw"]}), none.clone(), &["exec", "message", "cron"], &["my_plugin_tool"]),
         ("who may exec may patch", json!({"allow": ["exec"]}), none.clone(), &["exec", "apply_patch"], &["write"]),
         ("by provider", json!({"byProvider": {"anthropic": {"deny": ["exec"]}, "openai": {"deny": ["read"]}}}), none.clone(), &["read"], &["exec"]),
-        ("provider/model before provider", json!({"byProvider": {"anthropic": {"deny": ["exec"]}, "anthropic/claude": {"profile": "minimal"}}}), none.clone(), &["session_status"], &["read"]),
+        (
+            "provider/model before provider",
+            json!({"byProvider": {"anthropic": {"deny": ["exec"]}, "anthropic/claude": {"profile": "minimal"}}}),
+            none.clone(),
+            &["session_status"],
+            &["read"],
+        ),
         ("the agent's by provider", none.clone(), json!({"byProvider": {"Anthropic": {"allow": ["read"]}}}), &["read"], &["exec"]),
     ];
     for (name, global, agent, yes, no) in rows {
@@ -66,8 +84,15 @@ fn a_refusal_names_its_rule() {
     let global = json!({"profile": "coding", "deny": ["exec"], "allow": ["my_plugin_tool"]});
     let group = json!({"deny": ["read"]});
     let turn = ["cron".to_owned()];
-    let policy = ToolPolicy::of(&PolicyInput { global: Some(&global), further: vec![("channels.slack.channels.C1.tools", &group)], turn_deny: &turn, ..Default::default() });
-    for (tool, want) in [("exec", "tools.deny"), ("message", "tools.profile (coding)"), ("read", "channels.slack.channels.C1.tools.deny"), ("cron", "this turn")] {
+    let policy = ToolPolicy::of(&PolicyInput {
+        global: Some(&global),
+        further: vec![("channels.slack.channels.C1.tools", &group)],
+        turn_deny: &turn,
+        ..Default::default()
+    });
+    for (tool, want) in
+        [("exec", "tools.deny"), ("message", "tools.profile (coding)"), ("read", "channels.slack.channels.C1.tools.deny"), ("cron", "this turn")]
+    {
         let why = policy.why_denied(tool).unwrap();
         assert!(why.contains(want), "{why}");
     }
@@ -76,9 +101,15 @@ fn a_refusal_names_its_rule() {
 
 #[test]
 fn patterns() {
-    for (pattern, name, want) in
-        [("*", "x", true), ("a*", "abc", true), ("*c", "abc", true), ("a*c", "ac", true), ("ab*bc", "abc", false), ("a**c", "abc", true), ("abc", "abcd", false)]
-    {
+    for (pattern, name, want) in [
+        ("*", "x", true),
+        ("a*", "abc", true),
+        ("*c", "abc", true),
+        ("a*c", "ac", true),
+        ("ab*bc", "abc", false),
+        ("a**c", "abc", true),
+        ("abc", "abcd", false),
+    ] {
         assert_eq!(matches(pattern, name), want, "{pattern} {name}");
     }
     assert_eq!(canonical(" Bash "), "exec");

@@ -285,7 +285,10 @@ impl Line {
                     })
                 }
                 ended => {
-                    let err = ended.map_or_else(|_| ClientError::Timeout { what: "the gateway's tick".into(), ms: silence.as_millis() }, |end| end.err().unwrap_or(ClientError::Closed { code: 1006, reason: String::new() }));
+                    let err = ended.map_or_else(
+                        |_| ClientError::Timeout { what: "the gateway's tick".into(), ms: silence.as_millis() },
+                        |end| end.err().unwrap_or(ClientError::Closed { code: 1006, reason: String::new() }),
+                    );
                     *self = Self::Idle { attempt: 0, at: Instant::now() + Duration::from_millis(PAUSE_MS) };
                     Step::Down(err, PAUSE_MS)
                 }

@@ -45,7 +45,8 @@ impl Log {
     /// Replaces everything by the newest page. Messages of ours that the gateway has not confirmed stay at the end, and
     /// what belongs to the run `keep`.
     pub fn newest_page(&mut self, messages: &[Value], older: Option<u64>, keep: Option<&str>) {
-        let stays = |entry: &Entry| matches!(entry.kind, Kind::Said { stage: Stage::Sending | Stage::Refused, .. }) || (keep.is_some() && entry.run.as_deref() == keep);
+        let stays =
+            |entry: &Entry| matches!(entry.kind, Kind::Said { stage: Stage::Sending | Stage::Refused, .. }) || (keep.is_some() && entry.run.as_deref() == keep);
         let waiting: Vec<Entry> = self.entries.drain(..).filter(stays).collect();
         self.clear();
         self.older = older;
@@ -127,7 +128,8 @@ impl Log {
     pub fn answer(&mut self, run: &str, wanted: Option<&str>, so_far: &str) {
         let so_far = cut(so_far, TEXT_CHARS_MAX);
         let fits = |entry: &Entry| {
-            entry.run.as_deref() == Some(run) && matches!(&entry.kind, Kind::Answer { item, open: true, .. } if item.is_none() || wanted.is_none() || item.as_deref() == wanted)
+            entry.run.as_deref() == Some(run)
+                && matches!(&entry.kind, Kind::Answer { item, open: true, .. } if item.is_none() || wanted.is_none() || item.as_deref() == wanted)
         };
         let found = self.change(fits, |kind| {
             let Kind::Answer { text, item, .. } = kind else { return false };

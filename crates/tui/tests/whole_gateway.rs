@@ -158,7 +158,8 @@ async fn gateway(world: &World, listener: TcpListener) {
 
 fn options(port: u16, token: &str) -> TuiOptions {
     let count = AtomicU64::new(1);
-    let mut options = TuiOptions::new(format!("ws://127.0.0.1:{port}"), VERSION, Arc::new(move || format!("tui-test-{}", count.fetch_add(1, Ordering::Relaxed))));
+    let mut options =
+        TuiOptions::new(format!("ws://127.0.0.1:{port}"), VERSION, Arc::new(move || format!("tui-test-{}", count.fetch_add(1, Ordering::Relaxed))));
     options.connect = options.connect.token(token).device(DeviceIdentity::from_seed(&[9; 32]));
     options
 }

@@ -305,7 +305,9 @@ impl Client {
         S: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Send + Unpin + 'static,
     {
         let limit = options.connect_timeout;
-        tokio::time::timeout(limit, handshake(stream, options)).await.unwrap_or_else(|_| Err(ClientError::Timeout { what: "connect".into(), ms: limit.as_millis() }))
+        tokio::time::timeout(limit, handshake(stream, options))
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Timeout { what: "connect".into(), ms: limit.as_millis() }))
     }
 
     /// What the gateway said at the start.
@@ -376,7 +378,8 @@ impl Client {
     async fn request<P: Serialize>(&self, method: &str, params: &P, last: Last, limit: Duration) -> Result<Value, ClientError> {
         let shared = &self.shared;
         let id = format!("{}:{}", shared.counter.fetch_add(1, Ordering::Relaxed), shared.id_tail);
-        let text = serde_json::to_string(&RequestFrame::new(&id, method, params)).map_err(|err| ClientError::Protocol(format!("parameters of {method}: {err}")))?;
+        let text =
+            serde_json::to_string(&RequestFrame::new(&id, method, params)).map_err(|err| ClientError::Protocol(format!("parameters of {method}: {err}")))?;
         // Two answers at most come for one id; a late third one is dropped by the reader.
         let (answers, mut answered) = mpsc::channel(2);
         lock(&shared.waiting).insert(id.clone(), answers);
@@ -576,7 +579,10 @@ where
 }
 
 fn closed(frame: Option<CloseFrame>) -> ClientError {
-    frame.map_or(ClientError::Closed { code: 1005, reason: String::new() }, |frame| ClientError::Closed { code: frame.code.into(), reason: frame.reason.to_string() })
+    frame.map_or(ClientError::Closed { code: 1005, reason: String::new() }, |frame| ClientError::Closed {
+        code: frame.code.into(),
+        reason: frame.reason.to_string(),
+    })
 }
 
 fn lost(err: &WsError) -> ClientError {
@@ -617,10 +623,13 @@ mod tests {
     async fn greet(server: &mut WebSocketStream<DuplexStream>) -> Value {
         say(server, json!({"type": "event", "event": "connect.challenge", "payload": {"nonce": "aa-bb", "ts": 5}})).await;
         let connect = hear(server).await;
-        say(server, json!({"type": "res", "id": connect["id"], "ok": true, "payload": {"type": "hello-ok", "protocol": 4,
+        say(
+            server,
+            json!({"type": "res", "id": connect["id"], "ok": true, "payload": {"type": "hello-ok", "protocol": 4,
             "server": {"version": "1", "connId": "c"}, "features": {"methods": [], "events": []},
             "snapshot": {"presence": [], "health": {}, "stateVersion": {"presence": 1, "health": 1}, "uptimeMs": 1},
-            "auth": {"role": "operator", "scopes": []}, "policy": {"maxPayload": 1, "maxBufferedBytes": 1, "tickIntervalMs": 1}}}))
+            "auth": {"role": "operator", "scopes": []}, "policy": {"maxPayload": 1, "maxBufferedBytes": 1, "tickIntervalMs": 1}}}),
+        )
         .await;
         connect
     }
@@ -638,7 +647,8 @@ mod tests {
             say(&mut far, json!({"type": "res", "id": first["id"], "ok": true, "payload": {"deviceId": "d", "publicKey": "k"}})).await;
             say(&mut far, json!({"type": "res", "id": second["id"], "ok": true, "payload": {"status": "ok"}})).await;
             let third = hear(&mut far).await;
-            say(&mut far, json!({"type": "res", "id": third["id"], "ok": false, "error": {"code": "FORBIDDEN", "message": "missing scope: operator.write"}})).await;
+            say(&mut far, json!({"type": "res", "id": third["id"], "ok": false, "error": {"code": "FORBIDDEN", "message": "missing scope: operator.write"}}))
+                .await;
             let _fourth = hear(&mut far).await;
             far.close(Some(tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 1012.into(), reason: "service restart".into() })).await.unwrap();
             while far.next().await.is_some() {}

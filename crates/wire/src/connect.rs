@@ -215,12 +215,7 @@ impl Default for Policy {
         more.insert("attachments".into(), serde_json::json!({ "maxBytes": limits::ATTACHMENT_BYTES_MAX, "maxImageBytes": limits::IMAGE_BYTES_MAX }));
         more.insert("allowedSessionVisibilities".into(), serde_json::json!(["shared"]));
         more.insert("hasMultipleSessionSharingIdentities".into(), false.into());
-        Self {
-            max_payload: limits::FRAME_BYTES_MAX as u64,
-            max_buffered_bytes: limits::BUFFERED_BYTES_MAX as u64,
-            tick_interval_ms: limits::TICK_MS,
-            more,
-        }
+        Self { max_payload: limits::FRAME_BYTES_MAX as u64, max_buffered_bytes: limits::BUFFERED_BYTES_MAX as u64, tick_interval_ms: limits::TICK_MS, more }
     }
 }
 
@@ -303,9 +298,6 @@ mod tests {
             with("client", json!({"id": "my-client", "version": "1", "platform": "linux", "mode": "cli"})),
             "at /client/id: must be equal to one of the allowed values"
         );
-        assert_eq!(
-            with("device", json!({"id": "a", "publicKey": "b", "signature": "c", "signedAt": 1})),
-            "at /device: must have required property 'nonce'"
-        );
+        assert_eq!(with("device", json!({"id": "a", "publicKey": "b", "signature": "c", "signedAt": 1})), "at /device: must have required property 'nonce'");
     }
 }

@@ -1,12 +1,22 @@
 //! Device identity: an Ed25519 key pair, its id, and the texts it signs.
 
-use base64::{Engine as _, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey, pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, DecodePublicKey as _, spki::der::pem::LineEnding}};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use ed25519_dalek::{
+    Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey,
+    pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, spki::der::pem::LineEnding},
+};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::{connect::{ConnectParams, DeviceProof}, error::ErrorShape, limits};
+use crate::{
+    connect::{ConnectParams, DeviceProof},
+    error::ErrorShape,
+    limits,
+};
 
 /// Why a key file is not one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -43,6 +43,11 @@ impl World {
     /// A simulated one: time is tokio's (pause it), randomness comes from `seed`, HTTP refuses everything.
     #[must_use]
     pub fn simulated(seed: u64) -> Self {
-        Self { clock: Arc::new(SimClock::starting_at(1_767_225_600_000)), rng: Arc::new(SeededRng::new(seed)), http: Http::refusing(), tasks: Tasks::simulated() }
+        Self {
+            clock: Arc::new(SimClock::starting_at(1_767_225_600_000)),
+            rng: Arc::new(SeededRng::new(seed)),
+            http: Http::refusing(),
+            tasks: Tasks::simulated(),
+        }
     }
 }

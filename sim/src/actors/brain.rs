@@ -111,12 +111,18 @@ impl Script {
         let chosen = BrainChunk::Chosen { provider: "sim".into(), model: "m".into() };
         let mut steps = vec![Step { wait_ms: if dice.often(300) { dice.below(4_000) } else { dice.below(60) }, piece: Ok(chosen) }];
         let summary = ask.messages.first().is_some_and(|m| m.id.as_str() == "summary-request");
-        let words: String = ask.messages.iter().filter(|m| m.role == Role::User && m.run_id.as_ref() == Some(&ask.run)).map(|m| m.plain_text()).collect::<Vec<_>>().join(" ");
-        let round = ask.messages.iter().filter(|m| m.role == Role::Assistant && m.run_id.as_ref() == Some(&ask.run) && m.parts.iter().any(|p| matches!(p, Part::ToolCall { .. }))).count() as u64;
+        let words: String =
+            ask.messages.iter().filter(|m| m.role == Role::User && m.run_id.as_ref() == Some(&ask.run)).map(|m| m.plain_text()).collect::<Vec<_>>().join(" ");
+        let round = ask
+            .messages
+            .iter()
+            .filter(|m| m.role == Role::Assistant && m.run_id.as_ref() == Some(&ask.run) && m.parts.iter().any(|p| matches!(p, Part::ToolCall { .. })))
+            .count() as u64;
         if !healed {
             let fate = dice.below(1_000);
             if fate < 30 {
-                let kinds = [ErrorKind::Overloaded, ErrorKind::Auth, ErrorKind::Quota, ErrorKind::Content, ErrorKind::Network, ErrorKind::Garbage, ErrorKind::Request];
+                let kinds =
+                    [ErrorKind::Overloaded, ErrorKind::Auth, ErrorKind::Quota, ErrorKind::Content, ErrorKind::Network, ErrorKind::Garbage, ErrorKind::Request];
                 return vec![Step { wait_ms: dice.below(2_000), piece: Err(failed(dice.pick(&kinds))) }];
             }
             if fate < 40 {

@@ -10,11 +10,7 @@ use std::{
 use tokio::sync::Notify;
 
 use clawstead_channels::{Inbound, Intake as _};
-use clawstead_gateway::{
-    cron::job::Job,
-    reception::Reception,
-    settings,
-};
+use clawstead_gateway::{cron::job::Job, reception::Reception, settings};
 use clawstead_state::TxError;
 use clawstead_terms::{
     Address, AgentId, DeliveryTarget, Envelope, EnvelopeKind, Failure, FailureCode, Millis, Origin, Part, Peer, PeerKind, Retry, RunId, SessionKey, TurnOptions,
@@ -235,7 +231,10 @@ impl Town {
                     dm_default: "open",
                 };
                 let answer = reception.accept(message.clone()).await;
-                self.outside.tell("inbound", format!("{} {}: {}", plan.account, plan.message_id, answer.as_ref().err().map_or_else(|| "ok".into(), ToString::to_string)));
+                self.outside.tell(
+                    "inbound",
+                    format!("{} {}: {}", plan.account, plan.message_id, answer.as_ref().err().map_or_else(|| "ok".into(), ToString::to_string)),
+                );
                 if answer.is_ok() {
                     let agent = if plan.account == "idem" { "bobby" } else { "jerry" };
                     let run_id = format!("in:{CHANNEL}:{}:{}", plan.account, plan.message_id);

@@ -33,7 +33,8 @@ impl Phone {
         let mut seen = self.outside.seen();
         let known = seen.arrivals.iter().any(|a| a.account == self.account && a.effect_id == message.effect_id);
         let shown = !(known && self.account == "idem");
-        let arrival = Arrival { account: self.account.into(), to: message.target.to.clone(), effect_id: message.effect_id.clone(), text: text.join("\n"), shown };
+        let arrival =
+            Arrival { account: self.account.into(), to: message.target.to.clone(), effect_id: message.effect_id.clone(), text: text.join("\n"), shown };
         seen.arrivals.push(arrival.clone());
         drop(seen);
         self.outside.tell("arrival", format!("{}/{} {} shown={shown} {:?}", self.account, arrival.to, arrival.effect_id, arrival.text));
@@ -54,7 +55,8 @@ impl Outlet for Phone {
         self.outside.alive(self.life).await;
         tokio::time::sleep(Duration::from_millis(dice.below(200))).await;
         self.outside.alive(self.life).await;
-        let down = self.outside.down.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(self.account).is_some_and(|until| *until > self.outside.now_ms());
+        let down =
+            self.outside.down.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(self.account).is_some_and(|until| *until > self.outside.now_ms());
         if down {
             self.outside.tell("refused", format!("{} {}", self.account, message.effect_id));
             return answer(Outcome::Failed(Failure::unavailable("simulated 503", 1_000)));

@@ -72,7 +72,8 @@ fn brief(batch: &Batch) -> String {
             Op::Append { seq, event, .. } => {
                 let value: serde_json::Value = serde_json::from_str(event).unwrap_or_default();
                 let kind = value["event"].as_str().unwrap_or("?");
-                let run = value.pointer("/runId").or_else(|| value.pointer("/letter/runId")).or_else(|| value.pointer("/message/runId")).and_then(|v| v.as_str());
+                let run =
+                    value.pointer("/runId").or_else(|| value.pointer("/letter/runId")).or_else(|| value.pointer("/message/runId")).and_then(|v| v.as_str());
                 let role = value.pointer("/message/role").and_then(|v| v.as_str()).unwrap_or("");
                 write!(out, " {seq}:{kind}{}{role}({})", if role.is_empty() { "" } else { ":" }, run.unwrap_or(""))
             }

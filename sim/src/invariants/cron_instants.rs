@@ -18,7 +18,9 @@ pub fn check(evidence: &Evidence) -> Vec<String> {
             SlotEnd::Skipped { reason } | SlotEnd::Missed { reason } if run.is_some() => {
                 faults.push(format!("{place} counts as not run ({reason}) and has a run {}", slot.run_id));
             }
-            SlotEnd::Ran { ok: true, .. } if run.is_none_or(|run| !run.is_over()) => faults.push(format!("{place} counts as run and has no ended run {}", slot.run_id)),
+            SlotEnd::Ran { ok: true, .. } if run.is_none_or(|run| !run.is_over()) => {
+                faults.push(format!("{place} counts as run and has no ended run {}", slot.run_id))
+            }
             _ => {}
         }
     }

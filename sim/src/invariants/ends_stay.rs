@@ -4,6 +4,9 @@ use crate::evidence::Evidence;
 
 pub fn check(evidence: &Evidence) -> Vec<String> {
     let now = evidence.ends();
-    let changed = evidence.earlier_ends.iter().filter_map(|(what, before)| now.get(what).filter(|after| *after != before).map(|after| format!("{what} ended as {before}, later as {after}")));
+    let changed = evidence
+        .earlier_ends
+        .iter()
+        .filter_map(|(what, before)| now.get(what).filter(|after| *after != before).map(|after| format!("{what} ended as {before}, later as {after}")));
     changed.collect()
 }

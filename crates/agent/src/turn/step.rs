@@ -1,13 +1,11 @@
 use serde_json::{Value, json};
 
 use clawstead_providers::{Chunk, ErrorKind, ProviderError};
-use clawstead_terms::{
-    EffectClass, Failure, FailureCode, JournalEvent, Message, MessageId, Millis, Part, Role, RunEnd, RunEventKind, StopReason, Usage,
-};
+use clawstead_terms::{EffectClass, Failure, FailureCode, JournalEvent, Message, MessageId, Millis, Part, Role, RunEnd, RunEventKind, StopReason, Usage};
 
 use super::{
-    ANSWER_BYTES_MAX, Call, CallState, CallTool, Command, Durability, Ending, REPEATS_MAX, REPEATS_WARN, RESULT_BYTES_MAX, RESULT_CHARS_MAX, STREAM_RETRIES_MAX, Seen, State, Turn, TurnEvent,
-    effect_id, message_id, stop_of, text_of,
+    ANSWER_BYTES_MAX, Call, CallState, CallTool, Command, Durability, Ending, REPEATS_MAX, REPEATS_WARN, RESULT_BYTES_MAX, RESULT_CHARS_MAX,
+    STREAM_RETRIES_MAX, Seen, State, Turn, TurnEvent, effect_id, message_id, stop_of, text_of,
 };
 use crate::silence;
 
@@ -39,7 +37,13 @@ impl Turn {
             (State::AtBoundary, TurnEvent::Steered(_)) => self.ask(now, &mut out),
             (State::Compacting, TurnEvent::Compacted(true)) => self.ask(now, &mut out),
             (State::Compacting, TurnEvent::Compacted(false)) => {
-                self.fail("context", Failure::new(FailureCode::InvalidRequest, "the conversation is longer than the model's context and could not be made shorter").with_hint("start afresh with /new, or choose a model with a larger context"), now, &mut out);
+                self.fail(
+                    "context",
+                    Failure::new(FailureCode::InvalidRequest, "the conversation is longer than the model's context and could not be made shorter")
+                        .with_hint("start afresh with /new, or choose a model with a larger context"),
+                    now,
+                    &mut out,
+                );
             }
             // A chunk after the answer was complete, a result of a call we no longer wait for.
             _ => {}
@@ -68,7 +72,15 @@ impl Turn {
                 Some((id, class)) => (id.clone(), *class),
                 None => (fresh_id(), self.class_of(&open.name).unwrap_or(EffectClass::Once)),
             };
-            calls.push(Call { index: open.index, call_id: open.call_id, name: open.name, arguments: open.arguments, effect_id, class, state: CallState::Waiting });
+            calls.push(Call {
+                index: open.index,
+                call_id: open.call_id,
+                name: open.name,
+                arguments: open.arguments,
+                effect_id,
+                class,
+                state: CallState::Waiting,
+            });
         }
         self.state = State::Calling(calls);
         for (index, _) in lost {
@@ -87,7 +99,8 @@ impl Turn {
     fn ask(&mut self, now: Millis, out: &mut Vec<Command>) {
         self.forget_answer();
         if self.asked >= self.plan.model_calls_max {
-            let failure = Failure::new(FailureCode::Busy, format!("the turn was stopped after {} model calls", self.asked)).with_hint("ask the agent to go on, or raise the limit");
+            let failure = Failure::new(FailureCode::Busy, format!("the turn was stopped after {} model calls", self.asked))
+                .with_hint("ask the agent to go on, or raise the limit");
             self.fail("model", failure, now, out);
             return;
         }
@@ -197,7 +210,8 @@ impl Turn {
     fn empty_answer(&mut self, reason: StopReason, now: Millis, out: &mut Vec<Command>) {
         match reason {
             StopReason::Length => {
-                let failure = Failure::new(FailureCode::InvalidRequest, "the model used all its output tokens before it said anything").with_hint("raise maxTokens or lower the thinking level");
+                let failure = Failure::new(FailureCode::InvalidRequest, "the model used all its output tokens before it said anything")
+                    .with_hint("raise maxTokens or lower the thinking level");
                 self.fail("model", failure, now, out);
             }
             StopReason::Refusal => self.fail("content", Failure::new(FailureCode::Forbidden, "the model refused to answer"), now, out),
@@ -244,7 +258,11 @@ impl Turn {
             self.fail("model", failure, now, out);
         } else if repeats >= REPEATS_WARN {
             out.push(Command::Persist(vec![said(message)], Durability::Soon));
-            self.settle_all(&format!("You made this same call {repeats} times in a row; it was not run again. Use the results above or do something else."), now, out);
+            self.settle_all(
+                &format!("You made this same call {repeats} times in a row; it was not run again. Use the results above or do something else."),
+                now,
+                out,
+            );
             self.boundary(out);
         } else {
             self.go_on(vec![said(message)], now, out);
@@ -348,8 +366,11 @@ impl Turn {
 
     fn settle_all(&mut self, why: &str, now: Millis, out: &mut Vec<Command>) {
         let State::Calling(calls) = &self.state else { return };
-        let open: Vec<(usize, bool)> =
-            calls.iter().filter(|call| call.state != CallState::Done).map(|call| (call.index, call.state == CallState::Running && call.class != EffectClass::Read)).collect();
+        let open: Vec<(usize, bool)> = calls
+            .iter()
+            .filter(|call| call.state != CallState::Done)
+            .map(|call| (call.index, call.state == CallState::Running && call.class != EffectClass::Read))
+            .collect();
         for (index, may_have_happened) in open {
             let text = if may_have_happened { format!("{why} It had started: its outcome is unknown, check before you repeat it.") } else { why.to_owned() };
             self.settle(index, vec![Part::text(text)], None, true, now, out);
@@ -419,7 +440,16 @@ impl Turn {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one place builds the end from its few facts")]
-    fn end(&mut self, events: Vec<JournalEvent>, end: RunEnd, text: String, stop_reason: StopReason, error_kind: Option<&'static str>, silent: bool, out: &mut Vec<Command>) {
+    fn end(
+        &mut self,
+        events: Vec<JournalEvent>,
+        end: RunEnd,
+        text: String,
+        stop_reason: StopReason,
+        error_kind: Option<&'static str>,
+        silent: bool,
+        out: &mut Vec<Command>,
+    ) {
         self.state = State::Over;
         out.push(Command::End(Box::new(Ending {
             events,

@@ -17,7 +17,9 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use clawstead_agent::{AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, LaneLimits, Lanes, ModelLimits, Offer, Parts, RunSink, SessionChange, ToolScope, Toolbox};
+use clawstead_agent::{
+    AgentSettings, Brain, BrainAsk, BrainChunk, BrainStream, LaneLimits, Lanes, ModelLimits, Offer, Parts, RunSink, SessionChange, ToolScope, Toolbox,
+};
 use clawstead_providers::{Chunk, ErrorKind, ProviderError};
 use clawstead_state::{Batch, Image, MemoryStore, Row, Scan, Store, StoreCounters, Table, TxError};
 use clawstead_terms::{
@@ -131,7 +133,8 @@ impl Brain for Script {
         let summary = ask.messages.first().is_some_and(|m| m.id.as_str() == "summary-request");
         self.asks.lock().unwrap().push(ask);
         self.asked.notify_waiters();
-        let fail = |kind| Err(ProviderError { kind, provider: "mock".into(), model: "m".into(), message: "told to".into(), status: None, retry_after_ms: None });
+        let fail =
+            |kind| Err(ProviderError { kind, provider: "mock".into(), model: "m".into(), message: "told to".into(), status: None, retry_after_ms: None });
         let mut out = vec![Ok(BrainChunk::Chosen { provider: "mock".into(), model: "m".into() })];
         let say = |text: &str| Ok(BrainChunk::Piece(Chunk::Text(text.into())));
         let mut stop = StopReason::Stop;

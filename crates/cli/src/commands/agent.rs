@@ -30,7 +30,9 @@ const UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// One turn of an agent through the gateway.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw agent --agent jerry --message \"What is new?\"\n  openclaw agent --session-key agent:jerry:main -m \"Go on\" --json\n  openclaw agent --agent jerry --message-file prompt.md --timeout 300")]
+#[command(
+    after_help = "Examples:\n  openclaw agent --agent jerry --message \"What is new?\"\n  openclaw agent --session-key agent:jerry:main -m \"Go on\" --json\n  openclaw agent --agent jerry --message-file prompt.md --timeout 300"
+)]
 pub struct Args {
     /// The prompt
     #[arg(short, long, value_name = "TEXT")]
@@ -296,7 +298,8 @@ fn show(args: &Args, answer: &Value, streamed: String, shape: Shape) -> Outcome 
 /// `--local`: a gateway in this process for the time of one turn, on a port nobody knows.
 fn embedded(args: &Args, cx: &Cx, prompt: &str, limit: Duration) -> Outcome {
     if let Some(holder) = local::running(cx) {
-        return Err(Fail::new(format!("A gateway runs here already (pid {}, port {}); use it without --local.", holder.pid, holder.port)).hint("openclaw agent without --local"));
+        return Err(Fail::new(format!("A gateway runs here already (pid {}, port {}); use it without --local.", holder.pid, holder.port))
+            .hint("openclaw agent without --local"));
     }
     let token = device::new_token();
     let options = RunOptions {
@@ -331,7 +334,13 @@ fn embedded(args: &Args, cx: &Cx, prompt: &str, limit: Duration) -> Outcome {
                 return Err(Fail::new(format!("The embedded gateway did not start: {why}")));
             }
         };
-        let target = Target { url: format!("ws://127.0.0.1:{port}"), source: "embedded", token: Some(clawstead_config::Secret::new(token)), password: None, by_hand: true };
+        let target = Target {
+            url: format!("ws://127.0.0.1:{port}"),
+            source: "embedded",
+            token: Some(clawstead_config::Secret::new(token)),
+            password: None,
+            by_hand: true,
+        };
         let gateway = rpc::open_target(cx, target, 15_000).await?;
         let done = turn(args, &gateway, prompt, limit).await;
         gateway.client.close().await;

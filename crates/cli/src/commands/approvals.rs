@@ -16,7 +16,10 @@ use crate::{
 
 /// Rules and requests for commands that agents run.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw approvals get --json\n  openclaw approvals pending\n  openclaw approvals resolve <id> allow-once\n  openclaw approvals allowlist add /usr/bin/git --agent main")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw approvals get --json\n  openclaw approvals pending\n  openclaw approvals resolve <id> allow-once\n  openclaw approvals allowlist add /usr/bin/git --agent main"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,

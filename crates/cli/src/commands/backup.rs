@@ -14,7 +14,10 @@ use crate::{cx::Cx, fail::Fail, local, print};
 
 /// Archives of state and config (tar.gz).
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw backup create --output ~/backups --verify\n  openclaw backup restore claw.tar.gz --target /tmp/restored")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw backup create --output ~/backups --verify\n  openclaw backup restore claw.tar.gz --target /tmp/restored"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -65,7 +68,8 @@ enum Verb {
 }
 
 fn tar(args: &[&str]) -> Result<String, Fail> {
-    let output = Command::new("tar").args(args).stdin(Stdio::null()).output().map_err(|err| Fail::new(format!("tar cannot be started: {err}")).hint("install tar"))?;
+    let output =
+        Command::new("tar").args(args).stdin(Stdio::null()).output().map_err(|err| Fail::new(format!("tar cannot be started: {err}")).hint("install tar"))?;
     // 1 means that a file changed while it was read, which a copy of the database makes harmless.
     if matches!(output.status.code(), Some(0 | 1)) {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -76,7 +80,9 @@ fn tar(args: &[&str]) -> Result<String, Fail> {
 /// Runs it.
 pub fn run(args: Args, cx: &Cx) -> Outcome {
     match args.verb {
-        Verb::Create { output, verify, only_config, no_include_workspace, dry_run, json } => create(cx, output, verify, only_config, no_include_workspace, dry_run, json),
+        Verb::Create { output, verify, only_config, no_include_workspace, dry_run, json } => {
+            create(cx, output, verify, only_config, no_include_workspace, dry_run, json)
+        }
         Verb::Verify { archive, json } => {
             let count = tar(&["-tzf", &archive.display().to_string()])?.lines().count();
             if json {

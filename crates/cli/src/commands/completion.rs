@@ -10,7 +10,9 @@ use crate::{cx::Cx, fail::Fail, print};
 
 /// Completion scripts for your shell.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  source <(openclaw completion --shell bash)\n  openclaw completion --shell zsh > ~/.zfunc/_openclaw\n  openclaw completion --install")]
+#[command(
+    after_help = "Examples:\n  source <(openclaw completion --shell bash)\n  openclaw completion --shell zsh > ~/.zfunc/_openclaw\n  openclaw completion --install"
+)]
 pub struct Args {
     /// Shell [default: from SHELL]
     #[arg(short, long, value_enum)]
@@ -28,7 +30,10 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, cx: &Cx) -> Outcome {
-    let shell = args.shell.or_else(Shell::from_env).ok_or_else(|| Fail::new("Which shell? Pass --shell bash, zsh, fish or powershell.").hint("openclaw completion --shell bash"))?;
+    let shell = args
+        .shell
+        .or_else(Shell::from_env)
+        .ok_or_else(|| Fail::new("Which shell? Pass --shell bash, zsh, fish or powershell.").hint("openclaw completion --shell bash"))?;
     let mut script = Vec::new();
     generate(shell, &mut Cli::command(), "openclaw", &mut script);
     if args.write_state || args.install {
@@ -38,7 +43,11 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             Shell::PowerShell => ("openclaw.ps1", None),
             _ => ("openclaw.bash", Some((".bashrc", "source"))),
         };
-        let path = if args.install && shell == Shell::Fish { cx.paths.home.join(".config/fish/completions/openclaw.fish") } else { cx.paths.state_dir.join("completions").join(name) };
+        let path = if args.install && shell == Shell::Fish {
+            cx.paths.home.join(".config/fish/completions/openclaw.fish")
+        } else {
+            cx.paths.state_dir.join("completions").join(name)
+        };
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }

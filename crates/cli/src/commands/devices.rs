@@ -14,7 +14,10 @@ use crate::{
 
 /// Paired devices and their tokens.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw devices list\n  openclaw devices approve 3f0c…\n  openclaw devices rotate --device <id> --role operator")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw devices list\n  openclaw devices approve 3f0c…\n  openclaw devices rotate --device <id> --role operator"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -171,7 +174,19 @@ fn show(cx: &Cx, common: &Common) -> Outcome {
     let words = |value: &Value, name: &str| list(value, name).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
     if !pending.is_empty() {
         print::line(&format!("Pending ({})", pending.len()));
-        let rows: Vec<Vec<String>> = pending.iter().map(|p| vec![text(p, "requestId").to_owned(), dash(text(p, "displayName")), dash(text(p, "role")), words(p, "scopes"), dash(text(p, "remoteIp")), relative(number(p, "ts"))]).collect();
+        let rows: Vec<Vec<String>> = pending
+            .iter()
+            .map(|p| {
+                vec![
+                    text(p, "requestId").to_owned(),
+                    dash(text(p, "displayName")),
+                    dash(text(p, "role")),
+                    words(p, "scopes"),
+                    dash(text(p, "remoteIp")),
+                    relative(number(p, "ts")),
+                ]
+            })
+            .collect();
         print::columns(&["Request", "Device", "Role", "Scopes", "IP", "Age"], &rows);
     }
     if !paired.is_empty() {
@@ -229,5 +244,9 @@ fn clear(cx: &Cx, yes: bool, pending: bool, common: &Common) -> Outcome {
         call(cx, common, "device.pair.reject", json!({"requestId": id}))?;
         rejected.push(id);
     }
-    told(common, &json!({"removedDevices": removed, "rejectedRequests": rejected}), &format!("Removed {} devices, rejected {} requests.", removed.len(), rejected.len()))
+    told(
+        common,
+        &json!({"removedDevices": removed, "rejectedRequests": rejected}),
+        &format!("Removed {} devices, rejected {} requests.", removed.len(), rejected.len()),
+    )
 }

@@ -19,12 +19,15 @@ use crate::{
     device,
     fail::Fail,
     format::{list, now_ms, text},
-    local, print, rpc::{self, Connect},
+    local, print,
+    rpc::{self, Connect},
 };
 
 /// Check the installation and repair it.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor never waits on the network, works beside a running gateway and with a broken config, and never replaces a config by an older copy.")]
+#[command(
+    after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor never waits on the network, works beside a running gateway and with a broken config, and never replaces a config by an older copy."
+)]
 pub struct Args {
     /// Repair what can be repaired
     #[arg(long, visible_alias = "repair")]
@@ -127,7 +130,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         .filter(|f| rank(f.severity) >= least || (f.severity == "ok" && (args.all || !args.json) && least == 1))
         .collect();
     if args.json {
-        let rows: Vec<Value> = shown.iter().map(|f| json!({"checkId": f.check, "severity": f.severity, "message": f.message, "fixHint": f.next, "fixed": f.fixed})).collect();
+        let rows: Vec<Value> =
+            shown.iter().map(|f| json!({"checkId": f.check, "severity": f.severity, "message": f.message, "fixHint": f.next, "fixed": f.fixed})).collect();
         print::json(&json!({"ok": !failed, "checksRun": visit.findings.len(), "findings": rows}));
         return Ok(u8::from(failed));
     }
@@ -173,7 +177,12 @@ fn config(visit: &mut Visit<'_>) {
     let snapshot = cx.snapshot();
     let shown = cx.paths.display(&cx.paths.config_path);
     if !snapshot.exists {
-        visit.add("config", "info", format!("There is no config yet ({shown}); a gateway starts with defaults"), Some("openclaw onboard, or openclaw setup".into()));
+        visit.add(
+            "config",
+            "info",
+            format!("There is no config yet ({shown}); a gateway starts with defaults"),
+            Some("openclaw onboard, or openclaw setup".into()),
+        );
     }
     let blocking = snapshot.blocking(Strictness::Tolerant).len();
     for issue in &snapshot.issues {
@@ -187,30 +196,50 @@ fn config(visit: &mut Visit<'_>) {
     }
     if blocking > 0 && clawstead_config::last_good_path(&cx.paths.config_path).is_file() {
         // Only said: an older copy never replaces a config without being asked for.
-        visit.add("config", "info", "A copy of the last config that worked is kept", Some(format!("diff {} {}", shown, cx.paths.display(&clawstead_config::last_good_path(&cx.paths.config_path)))));
+        visit.add(
+            "config",
+            "info",
+            "A copy of the last config that worked is kept",
+            Some(format!("diff {} {}", shown, cx.paths.display(&clawstead_config::last_good_path(&cx.paths.config_path)))),
+        );
     }
     if snapshot.exists && blocking == 0 {
         visit.ok("config", format!("{shown} is valid"));
     }
     for old in cx.paths.legacy_configs.iter().chain(&cx.paths.legacy_state_dirs) {
-        visit.add("config", "info", format!("Files of an older release: {}", cx.paths.display(old)), Some(format!("move what you need to {}", cx.paths.display(&cx.paths.state_dir))));
+        visit.add(
+            "config",
+            "info",
+            format!("Files of an older release: {}", cx.paths.display(old)),
+            Some(format!("move what you need to {}", cx.paths.display(&cx.paths.state_dir))),
+        );
     }
     let (_, config) = cx.config_or_defaults();
     if snapshot.exists && blocking == 0 && config.gateway.mode.is_none() {
         if visit.fix {
-            let edit = clawstead_config::Edit::Set { path: vec!["gateway".into(), "mode".into()], value: "local".into(), mode: clawstead_config::MapWrite::Merge };
+            let edit =
+                clawstead_config::Edit::Set { path: vec!["gateway".into(), "mode".into()], value: "local".into(), mode: clawstead_config::MapWrite::Merge };
             match config_command::apply(cx, &snapshot, &[edit], false) {
                 Ok(_) => visit.fixed("config", "Set gateway.mode to local"),
                 Err(fail) => visit.add("config", "error", format!("gateway.mode is not set and cannot be: {}", fail.message), None),
             }
         } else {
-            visit.add("config", "warning", "gateway.mode is not set: a gateway starts only with --allow-unconfigured", Some("openclaw config set gateway.mode local".into()));
+            visit.add(
+                "config",
+                "warning",
+                "gateway.mode is not set: a gateway starts only with --allow-unconfigured",
+                Some("openclaw config set gateway.mode local".into()),
+            );
         }
     }
     match config.gateway.auth.mode {
         AuthMode::None => visit.add("auth", "warning", "gateway.auth.mode is none", Some("openclaw config set gateway.auth.mode token".into())),
-        AuthMode::Token if local::gateway_token(cx, &config).is_none() => visit.add("auth", "info", "No gateway token yet; the first start makes one", Some("openclaw doctor --generate-gateway-token".into())),
-        AuthMode::Password if config.gateway.auth.password.is_none() => visit.add("auth", "error", "gateway.auth.mode is password, but there is none", Some("openclaw config set gateway.auth.password <password>".into())),
+        AuthMode::Token if local::gateway_token(cx, &config).is_none() => {
+            visit.add("auth", "info", "No gateway token yet; the first start makes one", Some("openclaw doctor --generate-gateway-token".into()))
+        }
+        AuthMode::Password if config.gateway.auth.password.is_none() => {
+            visit.add("auth", "error", "gateway.auth.mode is password, but there is none", Some("openclaw config set gateway.auth.password <password>".into()))
+        }
         mode => visit.ok("auth", format!("gateway.auth.mode {}", mode.as_str())),
     }
 }
@@ -291,20 +320,40 @@ fn ports(visit: &mut Visit<'_>) {
     let port = config.gateway.port;
     match (local::running(visit.cx), local::listener(port)) {
         (Some(holder), _) if holder.port == port => visit.ok("port", format!("{port} is used by this profile's gateway")),
-        (_, Some((pid, line))) => visit.add("port", "warning", format!("{port} is used by pid {pid}: {line}"), Some("openclaw config set gateway.port <port>, or openclaw gateway --force".into())),
-        (_, None) if local::port_busy(port) => visit.add("port", "warning", format!("{port} is used by another user's process"), Some("openclaw config set gateway.port <port>".into())),
+        (_, Some((pid, line))) => visit.add(
+            "port",
+            "warning",
+            format!("{port} is used by pid {pid}: {line}"),
+            Some("openclaw config set gateway.port <port>, or openclaw gateway --force".into()),
+        ),
+        (_, None) if local::port_busy(port) => {
+            visit.add("port", "warning", format!("{port} is used by another user's process"), Some("openclaw config set gateway.port <port>".into()))
+        }
         _ => visit.ok("port", format!("{port} is free")),
     }
     // Other profiles on this machine: their derived ports may meet ours.
-    let own = PortUser { name: visit.cx.paths.profile.name().unwrap_or("main").to_owned(), base: port, surfaces: if config.browser.enabled { Surfaces::Browser } else { Surfaces::BaseOnly } };
+    let own = PortUser {
+        name: visit.cx.paths.profile.name().unwrap_or("main").to_owned(),
+        base: port,
+        surfaces: if config.browser.enabled { Surfaces::Browser } else { Surfaces::BaseOnly },
+    };
     let mut users = vec![own];
     for (name, paths) in profiles(visit.cx) {
         let snapshot = clawstead_config::Snapshot::read(&paths, &visit.cx.env, clawstead_config::ReadOptions::default());
-        let base = snapshot.get(&["gateway".to_owned(), "port".to_owned()]).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()).unwrap_or_else(|| paths.default_port());
+        let base = snapshot
+            .get(&["gateway".to_owned(), "port".to_owned()])
+            .and_then(Value::as_u64)
+            .and_then(|p| u16::try_from(p).ok())
+            .unwrap_or_else(|| paths.default_port());
         users.push(PortUser { name, base, surfaces: Surfaces::default() });
     }
     for overlap in overlaps(&users) {
-        visit.add("ports", if overlap.kind == OverlapKind::SamePort { "warning" } else { "info" }, overlap.message, Some("give the profiles base ports at least 120 apart".into()));
+        visit.add(
+            "ports",
+            if overlap.kind == OverlapKind::SamePort { "warning" } else { "info" },
+            overlap.message,
+            Some("give the profiles base ports at least 120 apart".into()),
+        );
     }
 }
 
@@ -345,12 +394,22 @@ fn workspaces(visit: &mut Visit<'_>) {
                 Err(err) => visit.add("workspace", "error", format!("{}: {shown} cannot be written: {err}", agent.id), None),
             }
         } else {
-            visit.add("workspace", "info", format!("{}: {} missing in {shown}; the gateway makes them at its start", agent.id, missing.join(", ")), Some("openclaw doctor --fix".into()));
+            visit.add(
+                "workspace",
+                "info",
+                format!("{}: {} missing in {shown}; the gateway makes them at its start", agent.id, missing.join(", ")),
+                Some("openclaw doctor --fix".into()),
+            );
         }
     }
     for (at, agent) in config.agents.list.iter().enumerate() {
         if let Some(other) = config.agents.list[..at].iter().find(|o| o.agent_dir == agent.agent_dir) {
-            visit.add("workspace", "error", format!("{} and {} share one agent folder", other.id, agent.id), Some(format!("openclaw config unset agents.entries.{}.agentDir", agent.id)));
+            visit.add(
+                "workspace",
+                "error",
+                format!("{} and {} share one agent folder", other.id, agent.id),
+                Some(format!("openclaw config unset agents.entries.{}.agentDir", agent.id)),
+            );
         }
     }
 }
@@ -359,7 +418,12 @@ fn models(visit: &mut Visit<'_>) {
     let (_, config) = visit.cx.config_or_defaults();
     for agent in &config.agents.list {
         let Some(model) = &agent.model.primary else {
-            visit.add("models", "info", format!("{} has no model set: one is found at the start (environment keys, local servers, else the demo model)", agent.id), Some("openclaw models set <provider/model>".into()));
+            visit.add(
+                "models",
+                "info",
+                format!("{} has no model set: one is found at the start (environment keys, local servers, else the demo model)", agent.id),
+                Some("openclaw models set <provider/model>".into()),
+            );
             continue;
         };
         let Some((provider, _)) = clawstead_config::split_model_ref(model) else { continue };
@@ -370,7 +434,12 @@ fn models(visit: &mut Visit<'_>) {
         if local || stored || known.is_some_and(|p| p.api_key.is_some()) || config.env.trimmed(&variable).is_some() {
             visit.ok("models", format!("{}: {model}", agent.id));
         } else {
-            visit.add("models", "warning", format!("{}: no key for {model}", agent.id), Some(format!("set {variable}, or openclaw models auth paste-api-key --provider {provider}")));
+            visit.add(
+                "models",
+                "warning",
+                format!("{}: no key for {model}", agent.id),
+                Some(format!("set {variable}, or openclaw models auth paste-api-key --provider {provider}")),
+            );
         }
     }
 }
@@ -385,7 +454,12 @@ fn channels(visit: &mut Visit<'_>) {
         if clawstead_channels::CHANNELS.iter().any(|spec| spec.id == id) {
             visit.ok("channels", format!("{id}: {}", accounts.join(", ")));
         } else {
-            visit.add("channels", "warning", format!("{id} is configured ({}), but not available in this version", accounts.join(", ")), Some(format!("openclaw channels remove --channel {id} hides this notice")));
+            visit.add(
+                "channels",
+                "warning",
+                format!("{id} is configured ({}), but not available in this version", accounts.join(", ")),
+                Some(format!("openclaw channels remove --channel {id} hides this notice")),
+            );
         }
     }
 }
@@ -404,13 +478,23 @@ fn running(visit: &mut Visit<'_>) {
             for (name, value) in queues.as_object().into_iter().flatten() {
                 let troubled = ["dead", "unknown", "failed"].iter().filter_map(|k| value.get(*k).and_then(Value::as_u64)).sum::<u64>();
                 if troubled > 0 {
-                    visit.add("delivery", "warning", format!("{name}: {troubled} messages could not be delivered or their fate is unknown"), Some("openclaw logs --limit 500".into()));
+                    visit.add(
+                        "delivery",
+                        "warning",
+                        format!("{name}: {troubled} messages could not be delivered or their fate is unknown"),
+                        Some("openclaw logs --limit 500".into()),
+                    );
                 }
             }
             for error in list(&health["plugins"], "errors") {
                 visit.add("gateway", "warning", text(error, "message").to_owned(), None);
             }
         }
-        Err(fail) => visit.add("gateway", "warning", format!("pid {} holds the state folder, but does not let us in: {}", holder.pid, fail.message), Some("openclaw gateway status".into())),
+        Err(fail) => visit.add(
+            "gateway",
+            "warning",
+            format!("pid {} holds the state folder, but does not let us in: {}", holder.pid, fail.message),
+            Some("openclaw gateway status".into()),
+        ),
     }
 }

@@ -64,7 +64,13 @@ fn human(health: &Value) {
     if event_loop.is_object() {
         let state = if event_loop["degraded"] == true { "degraded" } else { "ok" };
         let at = |name: &str| scalar(&event_loop[name]);
-        print::line(&format!("Gateway event loop: {state} max={}ms p99={}ms util={} cpu={}", at("delayMaxMs"), at("delayP99Ms"), at("utilization"), at("cpuCoreRatio")));
+        print::line(&format!(
+            "Gateway event loop: {state} max={}ms p99={}ms util={} cpu={}",
+            at("delayMaxMs"),
+            at("delayP99Ms"),
+            at("utilization"),
+            at("cpuCoreRatio")
+        ));
     }
     print::line(&format!("Gateway probe duration: {}ms", scalar(&health["durationMs"])));
     let agents: Vec<String> = list(health, "agents")
@@ -72,8 +78,11 @@ fn human(health: &Value) {
         .map(|agent| format!("{}{}", text(agent, "agentId"), if agent["isDefault"] == true { " (default)" } else { "" }))
         .collect();
     print::line(&format!("Agents: {}", agents.join(", ")));
-    let beats: Vec<String> =
-        list(health, "agents").iter().filter(|a| a["heartbeat"]["enabled"] == true).map(|a| format!("{} ({})", text(&a["heartbeat"], "every"), text(a, "agentId"))).collect();
+    let beats: Vec<String> = list(health, "agents")
+        .iter()
+        .filter(|a| a["heartbeat"]["enabled"] == true)
+        .map(|a| format!("{} ({})", text(&a["heartbeat"], "every"), text(a, "agentId")))
+        .collect();
     print::line(&format!("Heartbeat interval: {}", if beats.is_empty() { "disabled".into() } else { beats.join(", ") }));
     for (id, channel) in health["channels"].as_object().into_iter().flatten() {
         let label = health["channelLabels"].get(id).and_then(Value::as_str).unwrap_or(id);
@@ -86,7 +95,12 @@ fn human(health: &Value) {
         print::line(&format!("{label}: {words}"));
     }
     for agent in list(health, "agents") {
-        print::line(&format!("Session store ({}): {} ({} entries)", text(agent, "agentId"), text(&agent["sessions"], "path"), scalar(&agent["sessions"]["count"])));
+        print::line(&format!(
+            "Session store ({}): {} ({} entries)",
+            text(agent, "agentId"),
+            text(&agent["sessions"], "path"),
+            scalar(&agent["sessions"]["count"])
+        ));
         for recent in list(&agent["sessions"], "recent").iter().take(3) {
             print::line(&format!("- {} ({})", text(recent, "key"), crate::format::relative(crate::format::number(recent, "updatedAt"))));
         }

@@ -78,7 +78,16 @@ fn through_gateway(args: &Args, cx: &Cx) -> Outcome {
             let found = gateway.client.call_within("logs.tail", params, Duration::from_secs(30)).await.map_err(|err| gateway.fail(&err))?;
             let first = cursor.is_none();
             cursor = number(&found, "cursor");
-            show_page(args, first, text(&found, "file"), "gateway", cursor.unwrap_or(0), number(&found, "size").unwrap_or(0), found["truncated"] == true, found["reset"] == true);
+            show_page(
+                args,
+                first,
+                text(&found, "file"),
+                "gateway",
+                cursor.unwrap_or(0),
+                number(&found, "size").unwrap_or(0),
+                found["truncated"] == true,
+                found["reset"] == true,
+            );
             for line in list(&found, "lines").iter().filter_map(Value::as_str) {
                 show_line(args, line);
             }
@@ -93,7 +102,12 @@ fn through_gateway(args: &Args, cx: &Cx) -> Outcome {
 
 fn from_file(args: &Args, cx: &Cx) -> Outcome {
     let (_, config) = cx.config_or_defaults();
-    let path = config.logging.file.clone().or_else(|| clawstead_gateway::logs::newest(&cx.paths.log_dir)).unwrap_or_else(|| cx.paths.log_dir.join(clawstead_gateway::logs::file_of_today()));
+    let path = config
+        .logging
+        .file
+        .clone()
+        .or_else(|| clawstead_gateway::logs::newest(&cx.paths.log_dir))
+        .unwrap_or_else(|| cx.paths.log_dir.join(clawstead_gateway::logs::file_of_today()));
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     cx.block_on(async {
         let mut cursor = None;
@@ -143,7 +157,11 @@ fn show_page(args: &Args, first: bool, file: &str, source: &str, cursor: i64, si
 pub fn parse(line: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(line).ok()?;
     let level = value.pointer("/_meta/logLevelName").and_then(Value::as_str).unwrap_or("INFO").to_lowercase();
-    let subsystem = value.get("0").and_then(Value::as_str).and_then(|name| serde_json::from_str::<Value>(name).ok()).and_then(|name| name.get("subsystem")?.as_str().map(str::to_owned));
+    let subsystem = value
+        .get("0")
+        .and_then(Value::as_str)
+        .and_then(|name| serde_json::from_str::<Value>(name).ok())
+        .and_then(|name| name.get("subsystem")?.as_str().map(str::to_owned));
     let message = value.get("message").and_then(Value::as_str).or_else(|| value.get("1").and_then(Value::as_str)).unwrap_or_default();
     Some(json!({"type": "log", "time": value.get("time"), "level": level, "subsystem": subsystem, "message": message, "raw": line}))
 }
@@ -183,7 +201,8 @@ mod tests {
 
     #[test]
     fn lines_are_taken_apart() {
-        let line = r#"{"0":"{\"subsystem\":\"gateway/ws\"}","1":"closed","_meta":{"logLevelName":"WARN"},"time":"2026-11-20T12:00:00.000+00:00","message":"closed"}"#;
+        let line =
+            r#"{"0":"{\"subsystem\":\"gateway/ws\"}","1":"closed","_meta":{"logLevelName":"WARN"},"time":"2026-11-20T12:00:00.000+00:00","message":"closed"}"#;
         let entry = parse(line).unwrap_or_default();
         assert_eq!((entry["level"].as_str(), entry["subsystem"].as_str(), entry["message"].as_str()), (Some("warn"), Some("gateway/ws"), Some("closed")));
         assert!(parse("plain words").is_none());

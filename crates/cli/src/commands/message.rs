@@ -13,7 +13,10 @@ use crate::{
 
 /// Send messages through channels.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw message send --channel telegram --target 12345 --message \"Hello\"\n  openclaw message send --channel slack -t channel:C123 -m \"Done\" --dry-run --json\n  openclaw message react --channel discord -t channel:1 --message-id 2 --emoji 👍")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw message send --channel telegram --target 12345 --message \"Hello\"\n  openclaw message send --channel slack -t channel:C123 -m \"Done\" --dry-run --json\n  openclaw message react --channel discord -t channel:1 --message-id 2 --emoji 👍"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -180,7 +183,14 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Broadcast { targets, message, media, common } => {
             let mut results = Vec::new();
             for target in &targets {
-                let one = Common { target: Some(target.clone()), channel: common.channel.clone(), account: common.account.clone(), dry_run: common.dry_run, verbose: common.verbose, json: common.json };
+                let one = Common {
+                    target: Some(target.clone()),
+                    channel: common.channel.clone(),
+                    account: common.account.clone(),
+                    dry_run: common.dry_run,
+                    verbose: common.verbose,
+                    json: common.json,
+                };
                 let params = send_params(cx, &one, message.as_deref(), media.iter())?;
                 results.push(match deliver(cx, &one, params) {
                     Ok(payload) => json!({"target": target, "ok": true, "payload": payload}),
@@ -192,7 +202,8 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
             Ok(u8::from(!good))
         }
         Verb::Poll { poll_question, poll_option, poll_multi, poll_duration_hours, poll_duration_seconds, common } => {
-            let mut params = json!({"to": target(&common)?, "question": poll_question, "options": poll_option, "channel": channel(cx, &common)?, "idempotencyKey": key()});
+            let mut params =
+                json!({"to": target(&common)?, "question": poll_question, "options": poll_option, "channel": channel(cx, &common)?, "idempotencyKey": key()});
             if poll_multi {
                 params["maxSelections"] = poll_option.len().min(12).into();
             }
@@ -203,7 +214,9 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
             }
             method(cx, &common, "poll", "poll", params)
         }
-        Verb::React { message_id, emoji, remove, common } => action(cx, &common, "react", json!({"messageId": message_id, "emoji": emoji.unwrap_or_default(), "remove": remove})),
+        Verb::React { message_id, emoji, remove, common } => {
+            action(cx, &common, "react", json!({"messageId": message_id, "emoji": emoji.unwrap_or_default(), "remove": remove}))
+        }
         Verb::Read { limit, before, after, common } => action(cx, &common, "read", json!({"limit": limit, "before": before, "after": after})),
         Verb::Edit { message_id, message, common } => action(cx, &common, "edit", json!({"messageId": message_id, "message": message})),
         Verb::Delete { message_id, common } => action(cx, &common, "delete", json!({"messageId": message_id})),
@@ -226,11 +239,16 @@ fn channel(cx: &Cx, common: &Common) -> Result<String, Fail> {
         return Ok(channel.to_lowercase());
     }
     let (_, config) = cx.config_or_defaults();
-    let enabled: Vec<&String> = config.channels.blocks.iter().filter(|(id, _)| config.channels.accounts(id).iter().any(|a| a.enabled)).map(|(id, _)| id).collect();
+    let enabled: Vec<&String> =
+        config.channels.blocks.iter().filter(|(id, _)| config.channels.accounts(id).iter().any(|a| a.enabled)).map(|(id, _)| id).collect();
     match enabled.as_slice() {
         [only] => Ok((*only).clone()),
         [] => Err(Fail::new("Channel is required (no configured channels detected).").hint("openclaw channels add")),
-        several => Err(Fail::new(format!("Channel is required when multiple channels are configured: {}", several.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "))).hint("add --channel <id>")),
+        several => Err(Fail::new(format!(
+            "Channel is required when multiple channels are configured: {}",
+            several.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")
+        ))
+        .hint("add --channel <id>")),
     }
 }
 

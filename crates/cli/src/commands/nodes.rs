@@ -7,14 +7,17 @@ use super::Outcome;
 use crate::{
     cx::Cx,
     fail::Fail,
-    format::{list, number, now_ms, text},
+    format::{list, now_ms, number, text},
     print,
     rpc::{self, Connect},
 };
 
 /// Devices that lend their capabilities.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw nodes status\n  openclaw nodes approve <requestId>\n  openclaw nodes invoke --node <id> --command camera.snap")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw nodes status\n  openclaw nodes approve <requestId>\n  openclaw nodes invoke --node <id> --command camera.snap"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -155,7 +158,13 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
             let key = idempotency_key.unwrap_or_else(crate::device::new_id);
             let limit = common.gateway.timeout.unwrap_or(invoke_timeout.saturating_add(5_000));
             let connect = Connect { timeout: Some(limit), ..common.gateway.clone() };
-            print_all(rpc::call(cx, &connect, limit, "node.invoke", json!({"nodeId": node, "command": command, "params": params, "timeoutMs": invoke_timeout, "idempotencyKey": key}))?)
+            print_all(rpc::call(
+                cx,
+                &connect,
+                limit,
+                "node.invoke",
+                json!({"nodeId": node, "command": command, "params": params, "timeoutMs": invoke_timeout, "idempotencyKey": key}),
+            )?)
         }
     }
 }
@@ -166,7 +175,10 @@ fn narrow(found: &mut Value, name: &str, connected: bool, seen: Option<&str>) ->
         None => None,
     };
     if let Some(rows) = found.get_mut(name).and_then(Value::as_array_mut) {
-        rows.retain(|row| (!connected || row["connected"] == true) && since.is_none_or(|at| row["connected"] == true || number(row, "lastConnectedAtMs").is_some_and(|seen| seen >= at)));
+        rows.retain(|row| {
+            (!connected || row["connected"] == true)
+                && since.is_none_or(|at| row["connected"] == true || number(row, "lastConnectedAtMs").is_some_and(|seen| seen >= at))
+        });
     }
     Ok(())
 }

@@ -33,7 +33,9 @@ const PROVIDERS: [(&str, &str, &str); 17] = [
 /// Set everything up, with questions or from flags.
 #[derive(clap::Args)]
 #[group(skip)]
-#[command(after_help = "Examples:\n  openclaw onboard\n  openclaw onboard --non-interactive --accept-risk --auth-choice skip --skip-health\n  openclaw onboard --non-interactive --accept-risk --auth-choice custom-api-key --custom-base-url http://127.0.0.1:4000/v1 --custom-model-id gpt-4o --skip-health\n  openclaw onboard --non-interactive --accept-risk --mode remote --remote-url wss://host:18789 --remote-token <token>")]
+#[command(
+    after_help = "Examples:\n  openclaw onboard\n  openclaw onboard --non-interactive --accept-risk --auth-choice skip --skip-health\n  openclaw onboard --non-interactive --accept-risk --auth-choice custom-api-key --custom-base-url http://127.0.0.1:4000/v1 --custom-model-id gpt-4o --skip-health\n  openclaw onboard --non-interactive --accept-risk --mode remote --remote-url wss://host:18789 --remote-token <token>"
+)]
 pub struct Args {
     /// Ask nothing
     #[arg(long)]
@@ -223,13 +225,18 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if args.non_interactive {
         if !args.accept_risk {
-            return Err(Fail::new("Non-interactive onboarding requires explicit risk acknowledgement: agents can run commands on this machine. Re-run with --accept-risk.").hint("openclaw onboard --non-interactive --accept-risk ..."));
+            return Err(Fail::new(
+                "Non-interactive onboarding requires explicit risk acknowledgement: agents can run commands on this machine. Re-run with --accept-risk.",
+            )
+            .hint("openclaw onboard --non-interactive --accept-risk ..."));
         }
         let plan = from_flags(args, cx)?;
         return finish(args, cx, plan);
     }
     if !terminal {
-        return Err(Fail::new("Onboarding asks questions and needs a terminal; in scripts use --non-interactive --accept-risk.").hint("openclaw onboard --help"));
+        return Err(
+            Fail::new("Onboarding asks questions and needs a terminal; in scripts use --non-interactive --accept-risk.").hint("openclaw onboard --help")
+        );
     }
     let plan = ask(args, cx)?;
     finish(args, cx, plan)
@@ -242,13 +249,21 @@ pub fn configure(args: &ConfigureArgs, cx: &Cx) -> Outcome {
     }
     let mut areas = args.section.clone();
     if areas.is_empty() {
-        areas = cliclack::multiselect("What do you want to change?").item("workspace".to_owned(), "Workspace", "").item("model".to_owned(), "Model and key", "").item("gateway".to_owned(), "Gateway", "").item("channels".to_owned(), "Channels", "").interact()?;
+        areas = cliclack::multiselect("What do you want to change?")
+            .item("workspace".to_owned(), "Workspace", "")
+            .item("model".to_owned(), "Model and key", "")
+            .item("gateway".to_owned(), "Gateway", "")
+            .item("channels".to_owned(), "Channels", "")
+            .interact()?;
     }
     let mut edits = Vec::new();
     let mut profile = None;
     for area in &areas {
         match area.as_str() {
-            "workspace" => edits.push(set("agents.defaults.workspace", cliclack::input("Workspace folder").default_input(&cx.paths.display(&cx.paths.default_workspace)).interact::<String>()?.into())),
+            "workspace" => edits.push(set(
+                "agents.defaults.workspace",
+                cliclack::input("Workspace folder").default_input(&cx.paths.display(&cx.paths.default_workspace)).interact::<String>()?.into(),
+            )),
             "model" => {
                 let (more, stored, _) = ask_model()?;
                 edits.extend(more);
@@ -340,7 +355,9 @@ fn from_flags(args: &Args, cx: &Cx) -> Result<Plan, Fail> {
     let given = args.keys().into_iter().find_map(|(provider, key)| key.as_ref().map(|key| (provider, key)));
     let choice = match (&args.auth_choice, given) {
         (Some(choice), _) => choice.clone(),
-        (None, Some((provider, _))) => PROVIDERS.iter().find(|(_, p, _)| *p == provider).map_or_else(|| "skip".to_owned(), |(choice, _, _)| (*choice).to_owned()),
+        (None, Some((provider, _))) => {
+            PROVIDERS.iter().find(|(_, p, _)| *p == provider).map_or_else(|| "skip".to_owned(), |(choice, _, _)| (*choice).to_owned())
+        }
         (None, None) if args.custom_base_url.is_some() => "custom-api-key".into(),
         (None, None) => "skip".into(),
     };
@@ -360,7 +377,10 @@ fn from_flags(args: &Args, cx: &Cx) -> Result<Plan, Fail> {
         }
         name => {
             let Some((_, provider, model)) = PROVIDERS.iter().find(|(known, ..)| *known == name) else {
-                return Err(Fail::new(format!("Unknown --auth-choice \"{name}\" (use {}, custom-api-key, token or skip).", PROVIDERS.map(|(c, ..)| c).join(", "))));
+                return Err(Fail::new(format!(
+                    "Unknown --auth-choice \"{name}\" (use {}, custom-api-key, token or skip).",
+                    PROVIDERS.map(|(c, ..)| c).join(", ")
+                )));
             };
             let key = args.keys().into_iter().find(|(p, _)| p == provider).and_then(|(_, key)| key.clone());
             let local = matches!(*provider, "ollama" | "lmstudio");
@@ -425,7 +445,10 @@ fn auth_edits(args: &Args, cx: &Cx) -> Vec<Edit> {
 
 fn ask(args: &Args, cx: &Cx) -> Result<Plan, Fail> {
     cliclack::intro("OpenClaw onboarding")?;
-    cliclack::note("Please know", "Agents read, write and run what you allow them on this machine.\nStart with loopback, a strong token and few tools; widen later.")?;
+    cliclack::note(
+        "Please know",
+        "Agents read, write and run what you allow them on this machine.\nStart with loopback, a strong token and few tools; widen later.",
+    )?;
     if !args.accept_risk && !cliclack::confirm("Go on?").interact()? {
         cliclack::outro_cancel("Nothing was changed.")?;
         return Err(Fail::silent(1));
@@ -468,13 +491,21 @@ fn ask_model() -> Result<Models, Fail> {
     let (_, provider, model) = PROVIDERS.iter().find(|(known, ..)| *known == choice).copied().unwrap_or(PROVIDERS[0]);
     let key = cliclack::password(format!("API key of {provider}")).mask('*').interact()?;
     let model: String = cliclack::input("Model").default_input(model).interact()?;
-    Ok((vec![set("agents.defaults.model.primary", model.into())], Some((format!("{provider}:default"), json!({"type": "api_key", "provider": provider, "key": key.trim()}))), choice.into()))
+    Ok((
+        vec![set("agents.defaults.model.primary", model.into())],
+        Some((format!("{provider}:default"), json!({"type": "api_key", "provider": provider, "key": key.trim()}))),
+        choice.into(),
+    ))
 }
 
 fn ask_gateway(cx: &Cx) -> Result<Vec<Edit>, Fail> {
     let (_, config) = cx.config_or_defaults();
     let port: u16 = cliclack::input("Port").default_input(&config.gateway.port.to_string()).interact()?;
-    let bind: &str = cliclack::select("Who may reach the gateway?").item("loopback", "This machine only", "").item("lan", "The local network", "needs a strong token").item("tailnet", "The tailnet", "").interact()?;
+    let bind: &str = cliclack::select("Who may reach the gateway?")
+        .item("loopback", "This machine only", "")
+        .item("lan", "The local network", "needs a strong token")
+        .item("tailnet", "The tailnet", "")
+        .interact()?;
     Ok(vec![set("gateway.port", port.into()), set("gateway.bind", bind.into())])
 }
 
@@ -511,7 +542,9 @@ fn finish(args: &Args, cx: &Cx, plan: Plan) -> Outcome {
         print::line(&format!("Workspace: {}", cx.paths.display(workspace)));
     }
     if args.non_interactive && !healthy {
-        return Err(Fail::new(format!("Nothing answers on port {} yet. Start the gateway, or pass --skip-health.", config.gateway.port)).hint("openclaw gateway"));
+        return Err(
+            Fail::new(format!("Nothing answers on port {} yet. Start the gateway, or pass --skip-health.", config.gateway.port)).hint("openclaw gateway")
+        );
     }
     print::line(if remote { "Next: openclaw status" } else { "Next: openclaw gateway, then openclaw dashboard" });
     Ok(0)

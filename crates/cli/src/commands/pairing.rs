@@ -81,7 +81,17 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
                 print::line(&format!("No pending {} pairing requests.", channel.as_deref().unwrap_or("channel")));
                 return Ok(0);
             }
-            let cells: Vec<Vec<String>> = rows.iter().map(|r| vec![text(r, "code").to_owned(), text(r, "channel").to_owned(), sender(r).to_owned(), relative(number(r, "createdAtMs").or_else(|| number(r, "createdAt")))]).collect();
+            let cells: Vec<Vec<String>> = rows
+                .iter()
+                .map(|r| {
+                    vec![
+                        text(r, "code").to_owned(),
+                        text(r, "channel").to_owned(),
+                        sender(r).to_owned(),
+                        relative(number(r, "createdAtMs").or_else(|| number(r, "createdAt"))),
+                    ]
+                })
+                .collect();
             print::columns(&["Code", "Channel", "Sender", "Asked"], &cells);
             Ok(0)
         }
@@ -93,13 +103,21 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
             };
             let found = requests(cx, Some(&channel), account.as_deref())?;
             let wanted = code.trim().to_uppercase();
-            let request = list(&found, "requests").iter().find(|r| text(r, "code").to_uppercase() == wanted || text(r, "requestId") == code || text(r, "id") == code);
+            let request =
+                list(&found, "requests").iter().find(|r| text(r, "code").to_uppercase() == wanted || text(r, "requestId") == code || text(r, "id") == code);
             let Some(request) = request else {
                 return Err(Fail::new(format!("No pending pairing request found for code: {code}")).hint(format!("openclaw pairing list {channel}")));
             };
             let id = if text(request, "requestId").is_empty() { text(request, "id") } else { text(request, "requestId") };
-            let account = account.unwrap_or_else(|| if text(request, "accountId").is_empty() { "default".into() } else { text(request, "accountId").to_owned() });
-            let answer = rpc::call(cx, &Connect::configured(None), 10_000, "channels.pairing.approve", json!({"channel": channel, "accountId": account, "requestId": id, "notify": notify}))?;
+            let account =
+                account.unwrap_or_else(|| if text(request, "accountId").is_empty() { "default".into() } else { text(request, "accountId").to_owned() });
+            let answer = rpc::call(
+                cx,
+                &Connect::configured(None),
+                10_000,
+                "channels.pairing.approve",
+                json!({"channel": channel, "accountId": account, "requestId": id, "notify": notify}),
+            )?;
             if json {
                 print::json(&answer);
             } else {

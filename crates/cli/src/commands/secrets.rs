@@ -1,11 +1,16 @@
 //! `openclaw secrets`.
 
 use clap::Subcommand;
-use clawstead_config::{SecretRef, Snapshot, REDACTED};
+use clawstead_config::{REDACTED, SecretRef, Snapshot};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::{cx::Cx, format::{list, text}, print, rpc::{self, Connect}};
+use crate::{
+    cx::Cx,
+    format::{list, text},
+    print,
+    rpc::{self, Connect},
+};
 
 /// Secret references and plain-text credentials.
 #[derive(clap::Args)]
@@ -105,11 +110,22 @@ fn audit(cx: &Cx, check: bool, allow_exec: bool, json_wanted: bool) -> Outcome {
         snapshot.load(Strictness::Tolerant, SecretOptions::default()).map(|l| l.unresolved.len()).unwrap_or(0)
     };
     let file = &cx.paths.config_path;
-    let mut findings: Vec<Value> = plain.iter().map(|path| json!({"code": "plaintext", "severity": "warn", "file": file, "jsonPath": path, "message": "credential in plain text"})).collect();
+    let mut findings: Vec<Value> = plain
+        .iter()
+        .map(|path| json!({"code": "plaintext", "severity": "warn", "file": file, "jsonPath": path, "message": "credential in plain text"}))
+        .collect();
     if unresolved > 0 {
-        findings.push(json!({"code": "unresolved_ref", "severity": "error", "file": file, "jsonPath": "", "message": format!("{unresolved} references have no value")}));
+        findings.push(
+            json!({"code": "unresolved_ref", "severity": "error", "file": file, "jsonPath": "", "message": format!("{unresolved} references have no value")}),
+        );
     }
-    let status = if unresolved > 0 { "unresolved" } else if plain.is_empty() { "clean" } else { "findings" };
+    let status = if unresolved > 0 {
+        "unresolved"
+    } else if plain.is_empty() {
+        "clean"
+    } else {
+        "findings"
+    };
     let report = json!({
         "version": 1, "status": status,
         "resolution": {"refsChecked": count_refs(&snapshot.resolved), "skippedExecRefs": 0, "resolvabilityComplete": allow_exec},

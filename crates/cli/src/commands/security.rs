@@ -7,7 +7,11 @@ use clawstead_config::{AuthMode, Bind};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::{cx::Cx, format::{list, now_ms, text}, local, print};
+use crate::{
+    cx::Cx,
+    format::{list, now_ms, text},
+    local, print,
+};
 
 /// A shorter shared token can be guessed.
 const TOKEN_CHARS_MIN: usize = 24;
@@ -74,7 +78,15 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
 /// Files and folders that nobody else should read, with the mode they should have.
 pub fn private_paths(cx: &Cx) -> Vec<(std::path::PathBuf, u32)> {
     let state = &cx.paths.state_dir;
-    let mut out = vec![(state.clone(), 0o700), (cx.paths.config_path.clone(), 0o600), (cx.paths.env_file.clone(), 0o600), (local::token_file(cx), 0o600), (state.join("identity"), 0o700), (state.join("credentials"), 0o700), (state.join(clawstead_gateway::run::DATABASE), 0o600)];
+    let mut out = vec![
+        (state.clone(), 0o700),
+        (cx.paths.config_path.clone(), 0o600),
+        (cx.paths.env_file.clone(), 0o600),
+        (local::token_file(cx), 0o600),
+        (state.join("identity"), 0o700),
+        (state.join("credentials"), 0o700),
+        (state.join(clawstead_gateway::run::DATABASE), 0o600),
+    ];
     let (_, config) = cx.config_or_defaults();
     out.extend(config.agents.list.iter().map(|a| (a.agent_dir.join("auth-profiles.json"), 0o600)));
     out
@@ -102,23 +114,53 @@ pub fn audit(cx: &Cx) -> Value {
     let open = gateway.bind != Bind::Loopback;
     if gateway.auth.mode == AuthMode::None {
         let severity = if open { "critical" } else { "warn" };
-        add("gateway.bind_no_auth", severity, "The gateway asks for no credentials", format!("gateway.auth.mode is none, bind is {}.", gateway.bind.as_str()), Some("openclaw config set gateway.auth.mode token"));
+        add(
+            "gateway.bind_no_auth",
+            severity,
+            "The gateway asks for no credentials",
+            format!("gateway.auth.mode is none, bind is {}.", gateway.bind.as_str()),
+            Some("openclaw config set gateway.auth.mode token"),
+        );
     }
     if let Some(token) = &gateway.auth.token
         && token.expose().chars().count() < TOKEN_CHARS_MIN
     {
-        add("gateway.token_too_short", "warn", "The gateway token is short", format!("It has fewer than {TOKEN_CHARS_MIN} characters."), Some("openclaw doctor --generate-gateway-token"));
+        add(
+            "gateway.token_too_short",
+            "warn",
+            "The gateway token is short",
+            format!("It has fewer than {TOKEN_CHARS_MIN} characters."),
+            Some("openclaw doctor --generate-gateway-token"),
+        );
     }
     if open && !gateway.tls.enabled && gateway.tailscale == clawstead_config::TailscaleMode::Off {
-        add("gateway.plain_network", "warn", "The gateway listens beyond this machine without TLS", format!("gateway.bind is {}.", gateway.bind.as_str()), Some("put a TLS proxy or Tailscale in front, or bind to loopback"));
+        add(
+            "gateway.plain_network",
+            "warn",
+            "The gateway listens beyond this machine without TLS",
+            format!("gateway.bind is {}.", gateway.bind.as_str()),
+            Some("put a TLS proxy or Tailscale in front, or bind to loopback"),
+        );
     }
     if gateway.trusted_proxies.is_empty() && !open {
-        add("gateway.trusted_proxies_missing", "info", "No trusted proxies", "Behind a reverse proxy, set gateway.trustedProxies; otherwise nothing is to do.".into(), None);
+        add(
+            "gateway.trusted_proxies_missing",
+            "info",
+            "No trusted proxies",
+            "Behind a reverse proxy, set gateway.trustedProxies; otherwise nothing is to do.".into(),
+            None,
+        );
     }
     for (channel, block) in &config.channels.blocks {
         let policy = block.get("dmPolicy").or_else(|| block.get("dm").and_then(|dm| dm.get("policy"))).and_then(Value::as_str);
         if policy == Some("open") {
-            add(&format!("channels.{channel}.dm_open"), "warn", "Anybody may write to this channel's agent", format!("channels.{channel} accepts direct messages from everybody."), Some("set dmPolicy to pairing or allowlist"));
+            add(
+                &format!("channels.{channel}.dm_open"),
+                "warn",
+                "Anybody may write to this channel's agent",
+                format!("channels.{channel} accepts direct messages from everybody."),
+                Some("set dmPolicy to pairing or allowlist"),
+            );
         }
     }
     for (path, _) in private_paths(cx) {
@@ -127,13 +169,37 @@ pub fn audit(cx: &Cx) -> Value {
         }
     }
     if config.agents.list.len() > 1 && config.tools.agent_to_agent {
-        add("security.trust_model.cross_agent_session_access_default", "info", "Agents may write to each other", "tools.agentToAgent is on; agents share one trust level.".into(), None);
+        add(
+            "security.trust_model.cross_agent_session_access_default",
+            "info",
+            "Agents may write to each other",
+            "tools.agentToAgent is on; agents share one trust level.".into(),
+            None,
+        );
     }
     let secrets = super::secrets::plaintext(&snapshot);
     if !secrets.is_empty() {
-        add("config.plaintext_secrets", "info", "Credentials in plain text in the config", secrets.join(", "), Some("openclaw config set <path> --ref-source env --ref-id <VARIABLE>"));
+        add(
+            "config.plaintext_secrets",
+            "info",
+            "Credentials in plain text in the config",
+            secrets.join(", "),
+            Some("openclaw config set <path> --ref-source env --ref-id <VARIABLE>"),
+        );
     }
-    add("summary.attack_surface", "info", "Attack surface", format!("{} agents, {} channels, bind {}, auth {}", config.agents.list.len(), config.channels.blocks.len(), gateway.bind.as_str(), gateway.auth.mode.as_str()), None);
+    add(
+        "summary.attack_surface",
+        "info",
+        "Attack surface",
+        format!(
+            "{} agents, {} channels, bind {}, auth {}",
+            config.agents.list.len(),
+            config.channels.blocks.len(),
+            gateway.bind.as_str(),
+            gateway.auth.mode.as_str()
+        ),
+        None,
+    );
     let count = |severity: &str| findings.iter().filter(|f| text(f, "severity") == severity).count();
     json!({"ts": now_ms(), "summary": {"critical": count("critical"), "warn": count("warn"), "info": count("info")}, "findings": findings})
 }

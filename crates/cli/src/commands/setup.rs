@@ -12,7 +12,9 @@ use crate::{cx::Cx, device, fail::Fail, format::now_ms, print};
 
 /// Make config, workspace and session folders.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw setup                       With questions on a terminal, else the baseline\n  openclaw setup --baseline --workspace ~/claw\n  openclaw --profile rescue setup --baseline")]
+#[command(
+    after_help = "Examples:\n  openclaw setup                       With questions on a terminal, else the baseline\n  openclaw setup --baseline --workspace ~/claw\n  openclaw --profile rescue setup --baseline"
+)]
 pub struct Args {
     /// Folders only, without questions
     #[arg(long)]
@@ -71,7 +73,8 @@ pub fn baseline(cx: &Cx, workspace: Option<&str>) -> Result<std::path::PathBuf, 
     }
     let (_, loaded) = cx.loaded()?;
     for agent in &loaded.config.agents.list {
-        set_up(&agent.workspace, Millis(now_ms()), Git::WhenNew).map_err(|err| Fail::new(format!("The workspace {} cannot be made: {err}", agent.workspace.display())))?;
+        set_up(&agent.workspace, Millis(now_ms()), Git::WhenNew)
+            .map_err(|err| Fail::new(format!("The workspace {} cannot be made: {err}", agent.workspace.display())))?;
         std::fs::create_dir_all(&agent.agent_dir)?;
         std::fs::create_dir_all(&agent.sessions_dir)?;
     }

@@ -14,7 +14,10 @@ use crate::{
 
 /// Skills that agents can use.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  openclaw skills list --eligible\n  openclaw skills info weather\n  openclaw skills check")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  openclaw skills list --eligible\n  openclaw skills info weather\n  openclaw skills check"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -129,7 +132,11 @@ fn show(args: &ListArgs, cx: &Cx) -> Outcome {
     let rows: Vec<Vec<String>> = skills
         .iter()
         .map(|s| {
-            let mut row = vec![if s["eligible"] == true { "ready".to_owned() } else { format!("needs {}", missing(s)) }, text(s, "name").to_owned(), text(s, "description").to_owned()];
+            let mut row = vec![
+                if s["eligible"] == true { "ready".to_owned() } else { format!("needs {}", missing(s)) },
+                text(s, "name").to_owned(),
+                text(s, "description").to_owned(),
+            ];
             if args.verbose {
                 row.push(text(s, "filePath").to_owned());
             }
@@ -147,7 +154,11 @@ fn check(cx: &Cx, agent: Option<&str>, json_wanted: bool) -> Outcome {
     let eligible = names(&|s| s["eligible"] == true);
     let disabled = names(&|s| s["disabled"] == true);
     let blocked = names(&|s| s["blockedByAllowlist"] == true);
-    let lacking: Vec<Value> = skills.iter().filter(|s| s["eligible"] != true && s["disabled"] != true && s["blockedByAllowlist"] != true).map(|s| json!({"name": s["name"], "missing": s["missing"], "install": s.get("install").cloned().unwrap_or_else(|| json!([]))})).collect();
+    let lacking: Vec<Value> = skills
+        .iter()
+        .filter(|s| s["eligible"] != true && s["disabled"] != true && s["blockedByAllowlist"] != true)
+        .map(|s| json!({"name": s["name"], "missing": s["missing"], "install": s.get("install").cloned().unwrap_or_else(|| json!([]))}))
+        .collect();
     if json_wanted {
         print::json(&json!({
             "agentId": agent, "workspaceDir": found["workspaceDir"], "managedSkillsDir": found["managedSkillsDir"],

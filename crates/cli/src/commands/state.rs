@@ -11,7 +11,10 @@ use crate::{cx::Cx, fail::Fail, local, print};
 
 /// Move stored state between databases.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw state copy --to postgres://me@db/claw        From this profile's SQLite file\n  openclaw state copy --from postgres://me@db/claw --to ./copy.sqlite")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw state copy --to postgres://me@db/claw        From this profile's SQLite file\n  openclaw state copy --from postgres://me@db/claw --to ./copy.sqlite"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -61,7 +64,8 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         target.close().await;
         done.map_err(Fail::from)
     })?;
-    let tables: serde_json::Map<String, serde_json::Value> = report.tables.iter().map(|(name, sum)| ((*name).to_owned(), json!({"count": sum.count, "bytes": sum.bytes}))).collect();
+    let tables: serde_json::Map<String, serde_json::Value> =
+        report.tables.iter().map(|(name, sum)| ((*name).to_owned(), json!({"count": sum.count, "bytes": sum.bytes}))).collect();
     if json {
         print::json(&json!({"ok": true, "units": report.units, "journals": report.journals, "tables": tables, "verified": true}));
     } else {

@@ -4,10 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{
-    Outcome,
-    gateway::unit::Unit,
-};
+use super::{Outcome, gateway::unit::Unit};
 use crate::{
     COMPATIBLE, OWN,
     cx::Cx,
@@ -22,7 +19,9 @@ const LIMIT_MS: u64 = 10_000;
 
 /// Overview of gateway, agents, channels and sessions.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw status\n  openclaw status --deep       With live channel probes and health\n  openclaw status --all        Long report for pasting")]
+#[command(
+    after_help = "Examples:\n  openclaw status\n  openclaw status --deep       With live channel probes and health\n  openclaw status --all        Long report for pasting"
+)]
 pub struct Args {
     /// JSON
     #[arg(long)]
@@ -66,7 +65,9 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     let limit = args.timeout.unwrap_or(LIMIT_MS);
     let asked = match &target {
         Ok(target) => cx.block_on(async { Ok::<_, Fail>(ask(cx, target.clone(), limit, args).await) })?,
-        Err(fail) => Asked { status: None, health: None, channels: None, sessions: None, usage: None, who: None, latency_ms: None, error: Some(fail.message.clone()) },
+        Err(fail) => {
+            Asked { status: None, health: None, channels: None, sessions: None, usage: None, who: None, latency_ms: None, error: Some(fail.message.clone()) }
+        }
     };
     let report = report(cx, &config, target.as_ref().ok(), &asked, args);
     if args.json {
@@ -153,7 +154,11 @@ fn report(cx: &Cx, config: &clawstead_config::Config, target: Option<&Target>, a
     set(&mut out, "tasks", json!({"total": 0, "active": 0, "terminal": 0, "failures": 0, "byStatus": {}, "byRuntime": {}}));
     set(&mut out, "taskAudit", json!({}));
     let recent: Vec<&Value> = rows.iter().take(10).collect();
-    set(&mut out, "sessions", json!({"paths": [database], "count": rows.len(), "defaults": {"model": config.agents.default_agent().model.primary, "contextTokens": null}, "recent": recent, "byAgent": []}));
+    set(
+        &mut out,
+        "sessions",
+        json!({"paths": [database], "count": rows.len(), "defaults": {"model": config.agents.default_agent().model.primary, "contextTokens": null}, "recent": recent, "byAgent": []}),
+    );
     set(&mut out, "modelRuntime", json!({"degraded": false, "pendingAgents": []}));
     out["os"] = os();
     out["update"] = json!({"root": null, "installKind": "binary", "packageManager": null, "deps": null});
@@ -191,12 +196,17 @@ fn report(cx: &Cx, config: &clawstead_config::Config, target: Option<&Target>, a
 fn human(cx: &Cx, report: &Value, asked: &Asked, args: &Args, invalid: bool) {
     print::headline("OpenClaw status");
     let gateway = &report["gateway"];
-    let reach = if gateway["reachable"] == true { format!("reachable {}ms", gateway["connectLatencyMs"]) } else { format!("unreachable ({})", text(gateway, "error")) };
+    let reach =
+        if gateway["reachable"] == true { format!("reachable {}ms", gateway["connectLatencyMs"]) } else { format!("unreachable ({})", text(gateway, "error")) };
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let port = text(gateway, "url").rsplit(':').next().unwrap_or_default().to_owned();
     let agents = list(&report["agents"], "agents");
     let ids: Vec<&str> = agents.iter().map(|a| text(a, "id")).collect();
-    let beats: Vec<String> = list(&report["heartbeat"], "agents").iter().filter(|b| b["enabled"] == true).map(|b| format!("{} ({})", text(b, "every"), text(b, "agentId"))).collect();
+    let beats: Vec<String> = list(&report["heartbeat"], "agents")
+        .iter()
+        .filter(|b| b["enabled"] == true)
+        .map(|b| format!("{} ({})", text(b, "every"), text(b, "agentId")))
+        .collect();
     let mut rows = vec![
         row("OS", text(&report["os"], "label").to_owned()),
         row("Version", format!("{COMPATIBLE} (clawstead {OWN})")),
@@ -204,7 +214,10 @@ fn human(cx: &Cx, report: &Value, asked: &Asked, args: &Args, invalid: bool) {
         row("Config", format!("{}{}", cx.paths.display(&cx.paths.config_path), if invalid { " (invalid: run openclaw doctor)" } else { "" })),
         row("Gateway", format!("{} · {} ({}) · {reach}", text(gateway, "mode"), text(gateway, "url"), text(gateway, "urlSource"))),
         row("Gateway service", format!("{} · {}", text(&report["gatewayService"], "loadedText"), text(&report["gatewayService"], "runtimeShort"))),
-        row("Agents", format!("{} · default {} · {} bootstrapping", ids.join(", "), text(&report["agents"], "defaultId"), report["agents"]["bootstrapPendingCount"])),
+        row(
+            "Agents",
+            format!("{} · default {} · {} bootstrapping", ids.join(", "), text(&report["agents"], "defaultId"), report["agents"]["bootstrapPendingCount"]),
+        ),
         row("Heartbeat", if beats.is_empty() { "disabled".into() } else { beats.join(", ") }),
         row("Sessions", format!("{} stored", report["agents"]["totalSessions"])),
     ];
@@ -218,8 +231,19 @@ fn human(cx: &Cx, report: &Value, asked: &Asked, args: &Args, invalid: bool) {
             .flatten()
             .flat_map(|(id, accounts)| accounts.as_array().into_iter().flatten().map(move |a| (id.clone(), a.clone())))
             .map(|(id, account)| {
-                let state = if account["connected"] == true || account["running"] == true { "ok" } else if account["configured"] == true { "stopped" } else { "not configured" };
-                vec![format!("{id} {}", text(&account, "accountId")), if account["enabled"] == true { "on" } else { "off" }.to_owned(), state.to_owned(), dash(text(&account, "lastError"))]
+                let state = if account["connected"] == true || account["running"] == true {
+                    "ok"
+                } else if account["configured"] == true {
+                    "stopped"
+                } else {
+                    "not configured"
+                };
+                vec![
+                    format!("{id} {}", text(&account, "accountId")),
+                    if account["enabled"] == true { "on" } else { "off" }.to_owned(),
+                    state.to_owned(),
+                    dash(text(&account, "lastError")),
+                ]
             })
             .collect();
         print::line("");
@@ -231,7 +255,15 @@ fn human(cx: &Cx, report: &Value, asked: &Asked, args: &Args, invalid: bool) {
         let rows: Vec<Vec<String>> = list(sessions, "sessions")
             .iter()
             .take(wanted)
-            .map(|s| vec![text(s, "key").to_owned(), dash(text(s, "kind")), number(s, "updatedAt").map_or_else(|| "-".into(), |at| span(now_ms() - at)), dash(text(s, "model")), number(s, "totalTokens").unwrap_or(0).to_string()])
+            .map(|s| {
+                vec![
+                    text(s, "key").to_owned(),
+                    dash(text(s, "kind")),
+                    number(s, "updatedAt").map_or_else(|| "-".into(), |at| span(now_ms() - at)),
+                    dash(text(s, "model")),
+                    number(s, "totalTokens").unwrap_or(0).to_string(),
+                ]
+            })
             .collect();
         print::line("");
         print::headline("Sessions");

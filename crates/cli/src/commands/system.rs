@@ -4,11 +4,18 @@ use clap::{Subcommand, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::{cx::Cx, print, rpc::{self, Connect}};
+use crate::{
+    cx::Cx,
+    print,
+    rpc::{self, Connect},
+};
 
 /// Events, heartbeats and presence.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw system event --text \"The backup is done\" --mode now\n  openclaw system heartbeat last\n  openclaw system presence")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw system event --text \"The backup is done\" --mode now\n  openclaw system heartbeat last\n  openclaw system presence"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,

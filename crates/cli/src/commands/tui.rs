@@ -5,7 +5,13 @@ use std::sync::Arc;
 use clawstead_tui::{TuiError, TuiOptions};
 
 use super::Outcome;
-use crate::{COMPATIBLE, cx::Cx, device, fail::{Fail, Kind}, rpc::{Connect, Target, explain}};
+use crate::{
+    COMPATIBLE,
+    cx::Cx,
+    device,
+    fail::{Fail, Kind},
+    rpc::{Connect, Target, explain},
+};
 
 /// Chat in the terminal.
 #[derive(clap::Args)]

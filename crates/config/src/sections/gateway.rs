@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
-
 use super::Cx;
-use crate::{secret::Secret, view::{Raw, View}};
+use crate::{
+    secret::Secret,
+    view::{Raw, View},
+};
 
 /// Whether this machine runs the gateway or is a client of one elsewhere (`gateway.mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

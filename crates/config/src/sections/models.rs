@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Cx;
-use crate::{secret::Secret, view::{Raw, View}};
+use crate::{
+    secret::Secret,
+    view::{Raw, View},
+};
 
 /// Prices in dollars per million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -193,7 +196,11 @@ fn provider(id: &str, v: View<'_>, refs: &[String]) -> ProviderConfig {
     }
     let has_address = base_url.is_some();
     ProviderConfig {
-        api: v.at("api").word().map(|a| if a == "openai" { "openai-completions".into() } else { a }).or_else(|| (dynamic && has_address).then(|| "openai-completions".into())),
+        api: v
+            .at("api")
+            .word()
+            .map(|a| if a == "openai" { "openai-completions".into() } else { a })
+            .or_else(|| (dynamic && has_address).then(|| "openai-completions".into())),
         id,
         base_url,
         api_key: v.at("apiKey").secret(),

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde_json::Value;
 
 use super::{Cx, gateway::u32_or};
-use crate::{secret::Secret, view::{Raw, View}};
+use crate::{
+    secret::Secret,
+    view::{Raw, View},
+};
 
 /// `auth`: which credentials to use in which order; the credentials themselves are elsewhere.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -274,7 +277,12 @@ impl ChannelsConfig {
         let chosen = default_account(v.at("defaultAccount").word().map(|d| d.to_lowercase()), &accounts);
         accounts
             .into_iter()
-            .map(|(id, config)| ChannelAccount { enabled: on && View(Some(&config)).at("enabled").flag(true), is_default: id == chosen, id, config: config.into() })
+            .map(|(id, config)| ChannelAccount {
+                enabled: on && View(Some(&config)).at("enabled").flag(true),
+                is_default: id == chosen,
+                id,
+                config: config.into(),
+            })
             .collect()
     }
 }

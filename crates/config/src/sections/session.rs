@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-
 use super::{Cx, gateway::u32_or};
 use crate::view::{Raw, View};
 

@@ -190,7 +190,8 @@ impl Clock {
             Command::Start { job, slot, run_id } => Some((job.id.clone(), *slot, run_id.clone())),
             _ => None,
         });
-        let to_come: Vec<(String, Millis, String)> = self.queue.iter().cloned().chain(starts).filter(|(job, slot, run_id)| *run_id == run_of(job, *slot)).collect();
+        let to_come: Vec<(String, Millis, String)> =
+            self.queue.iter().cloned().chain(starts).filter(|(job, slot, run_id)| *run_id == run_of(job, *slot)).collect();
         for command in out {
             let Command::Save(saved) = command else { continue };
             if let Some((_, slot, _)) = to_come.iter().find(|(job, ..)| *job == saved.id && saved.enabled) {

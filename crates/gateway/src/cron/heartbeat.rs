@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn empty_instructions_ask_for_nothing() {
-        for (text, nothing) in [("", true), ("# Heartbeat\n\n- \n", true), ("<!-- a\nb -->\n", true), ("# H\n- check mail", false), ("<!-- x --> do it", true), ("say hi", false)] {
+        for (text, nothing) in
+            [("", true), ("# Heartbeat\n\n- \n", true), ("<!-- a\nb -->\n", true), ("# H\n- check mail", false), ("<!-- x --> do it", true), ("say hi", false)]
+        {
             assert_eq!(asks_for_nothing(text), nothing, "{text:?}");
         }
     }

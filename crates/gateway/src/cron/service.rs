@@ -167,7 +167,13 @@ impl Cron {
             for row in self.0.parts.keeper.scan::<Job>(&unit, Table::CronJobs, &Scan::prefix("")).await? {
                 // A run that was going may lie behind many instants that were missed or skipped since.
                 let limit = if row.value.state.running_at_ms.is_some() { RUNS_KEPT + 200 } else { 50 };
-                for slot in self.0.parts.keeper.scan::<SlotRow>(&unit, Table::CronRuns, &Scan { limit, newest_first: true, ..Scan::prefix(format!("{}/", row.value.id)) }).await? {
+                for slot in self
+                    .0
+                    .parts
+                    .keeper
+                    .scan::<SlotRow>(&unit, Table::CronRuns, &Scan { limit, newest_first: true, ..Scan::prefix(format!("{}/", row.value.id)) })
+                    .await?
+                {
                     if slot.value.end == SlotEnd::Started
                         && let Some(at) = slot.key.rsplit('/').next().and_then(|n| n.parse().ok())
                     {
@@ -387,7 +393,8 @@ impl Cron {
         let before = clock.clone();
         let commands = clock.step(event, self.0.parts.world.clock.now());
         let default = self.default_agent();
-        let (starts, rows): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(|c| matches!(c, Command::Start { .. } | Command::Resume { .. } | Command::WakeAt(_)));
+        let (starts, rows): (Vec<Command>, Vec<Command>) =
+            commands.into_iter().partition(|c| matches!(c, Command::Start { .. } | Command::Resume { .. } | Command::WakeAt(_)));
         let mut problem = Ok(());
         for command in rows {
             let done = match command {
@@ -450,7 +457,12 @@ impl Cron {
         };
         let now = self.0.parts.world.clock.now();
         let run_id = format!("cron:{}:{}", job.id, slot.0);
-        let entry = RunEntry { error: Some(reason), status: "skipped".into(), completion_status: "skipped".into(), ..blank_entry(job, slot, &run_id, now, end.clone()) };
+        let entry = RunEntry {
+            error: Some(reason),
+            status: "skipped".into(),
+            completion_status: "skipped".into(),
+            ..blank_entry(job, slot, &run_id, now, end.clone())
+        };
         let row = SlotRow { run_id, at: now, entry: Some(entry), end };
         let unit = Unit::Agent(job.agent(&self.default_agent()));
         let batch = Batch::new(unit).insert_json(Table::CronRuns, slot_key(&job.id, slot), &row).map_err(keeper::sort)?;
@@ -521,7 +533,12 @@ impl Cron {
         self.0.parts.world.tasks.spawn(TaskKind::logged("cron run"), async move {
             let now = this.0.parts.world.clock.now();
             let end = SlotEnd::Ran { ok: false, error: Some(failure.message.clone()) };
-            let entry = RunEntry { status: "error".into(), completion_status: "failed".into(), error: Some(failure.message), ..blank_entry(&job, slot, &run_id, now, end) };
+            let entry = RunEntry {
+                status: "error".into(),
+                completion_status: "failed".into(),
+                error: Some(failure.message),
+                ..blank_entry(&job, slot, &run_id, now, end)
+            };
             this.close(&job, slot, run_id, entry).await
         });
     }
@@ -588,7 +605,12 @@ impl Cron {
             Ok(Ok(letter)) => letter,
             Ok(Err(skip)) => {
                 let end = SlotEnd::Skipped { reason: skip.clone() };
-                return RunEntry { status: "skipped".into(), completion_status: "skipped".into(), error: Some(skip), ..blank_entry(job, slot, run_id, now, end) };
+                return RunEntry {
+                    status: "skipped".into(),
+                    completion_status: "skipped".into(),
+                    error: Some(skip),
+                    ..blank_entry(job, slot, run_id, now, end)
+                };
             }
             Err(failure) => return failed(failure.message),
         };
@@ -779,7 +801,11 @@ impl Cron {
             }
             return Ok(target);
         }
-        let to = delivery.to.clone().or_else(|| last.filter(|t| t.channel.as_str() == channel).map(|t| t.to)).ok_or_else(|| format!("delivery.to is required for channel {channel}"))?;
+        let to = delivery
+            .to
+            .clone()
+            .or_else(|| last.filter(|t| t.channel.as_str() == channel).map(|t| t.to))
+            .ok_or_else(|| format!("delivery.to is required for channel {channel}"))?;
         let account = delivery.account_id.as_deref().unwrap_or("default").to_lowercase();
         Ok(DeliveryTarget { channel: channel.to_lowercase().into(), account: account.into(), to, thread_id, reply_to: None })
     }

@@ -154,7 +154,8 @@ impl Devices {
             let now = self.now();
             let (approved, token) = self.approved(device, &self.request(claim, need), "silent", now);
             self.write_device(approved, None).await?;
-            let resolved = PairResolved { request_id: self.world.rng.uuid(), device_id: claim.device_id.to_owned(), decision: PairDecision::Approved, ts: self.now() };
+            let resolved =
+                PairResolved { request_id: self.world.rng.uuid(), device_id: claim.device_id.to_owned(), decision: PairDecision::Approved, ts: self.now() };
             return Ok(Verdict::Admitted { token, resolved: Some(resolved) });
         }
         let (request, is_new) = self.pend(self.request(claim, need)).await?;
@@ -223,7 +224,11 @@ impl Devices {
     /// Stores a request, or finds the same one that waits already.
     async fn pend(&self, fresh: PairRequest) -> Result<(PairRequest, bool), TxError> {
         let same = |old: &PairRequest| {
-            old.device_id == fresh.device_id && old.role == fresh.role && old.scopes == fresh.scopes && old.platform == fresh.platform && old.device_family == fresh.device_family
+            old.device_id == fresh.device_id
+                && old.role == fresh.role
+                && old.scopes == fresh.scopes
+                && old.platform == fresh.platform
+                && old.device_family == fresh.device_family
         };
         let waiting = self.pending();
         if let Some(old) = waiting.iter().find(|old| same(old)) {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use ::http::{Method, Response, StatusCode};
 use axum::{
     Extension,
     body::Body,
     extract::{Path, Query, State},
     routing::any,
 };
-use ::http::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -59,7 +59,13 @@ fn session(desk: &Desk, asked: &str) -> Result<SessionKey, Failure> {
     if desk.row(&key).is_some() { Ok(key) } else { Err(Failure::not_found(format!("Session not found: {asked}"))) }
 }
 
-async fn history(State(desk): State<Arc<Desk>>, Extension(caller): Extension<HttpCaller>, Path(asked): Path<String>, Query(page): Query<Page>, method: Method) -> Response<Body> {
+async fn history(
+    State(desk): State<Arc<Desk>>,
+    Extension(caller): Extension<HttpCaller>,
+    Path(asked): Path<String>,
+    Query(page): Query<Page>,
+    method: Method,
+) -> Response<Body> {
     if method != Method::GET {
         return not_allowed("GET");
     }

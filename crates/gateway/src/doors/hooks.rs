@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use arc_swap::ArcSwap;
 use axum::{
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State},
 };
-use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -111,7 +111,9 @@ async fn handle(State(hooks): State<Arc<Hooks>>, request: Request) -> Response<B
     let config = hooks.config.load_full();
     let settings = &config.hooks;
     let path = request.uri().path().to_owned();
-    let Some(path) = path.strip_prefix(settings.path.as_str()).filter(|rest| settings.enabled && (rest.is_empty() || rest.starts_with('/'))) else { return not_found() };
+    let Some(path) = path.strip_prefix(settings.path.as_str()).filter(|rest| settings.enabled && (rest.is_empty() || rest.starts_with('/'))) else {
+        return not_found();
+    };
     let query: Vec<(String, String)> = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
     if query.iter().any(|(name, _)| name == "token") {
         let text = "Hook token must be provided via Authorization: Bearer <token> or X-OpenClaw-Token header (query parameters are not allowed).";
@@ -168,8 +170,18 @@ impl Asked<'_> {
 
 impl Hooks {
     /// Carries a hook out; nothing when no mapping fits.
-    async fn run(self: &Arc<Self>, config: &Config, path: &str, query: &[(String, String)], headers: &HeaderMap, payload: &Value) -> Result<Option<Value>, Refusal> {
-        let key = ["idempotency-key", "x-openclaw-idempotency-key"].iter().find_map(|name| headers.get(*name)?.to_str().ok()).or_else(|| payload.get("idempotencyKey")?.as_str());
+    async fn run(
+        self: &Arc<Self>,
+        config: &Config,
+        path: &str,
+        query: &[(String, String)],
+        headers: &HeaderMap,
+        payload: &Value,
+    ) -> Result<Option<Value>, Refusal> {
+        let key = ["idempotency-key", "x-openclaw-idempotency-key"]
+            .iter()
+            .find_map(|name| headers.get(*name)?.to_str().ok())
+            .or_else(|| payload.get("idempotencyKey")?.as_str());
         let asked = Asked { path, idempotency: key.map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned) };
         let channels: Vec<String> = config.channels.blocks.iter().map(|(id, _)| id.to_lowercase()).collect();
         match path {
@@ -189,7 +201,10 @@ impl Hooks {
         }
         let now = jiff::Timestamp::from_millisecond(self.chat.world.clock.now().0).map(|at| at.to_string()).unwrap_or_default();
         // All are read before the first is stored.
-        let wishes = payloads.iter().map(|payload| call::mapped(mapping, &Scene { path, query, headers, payload, now: now.clone() }, &channels)).collect::<Result<Vec<_>, _>>()?;
+        let wishes = payloads
+            .iter()
+            .map(|payload| call::mapped(mapping, &Scene { path, query, headers, payload, now: now.clone() }, &channels))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut answers = Vec::with_capacity(wishes.len());
         for wish in wishes {
             answers.push(match wish {
@@ -219,7 +234,9 @@ impl Hooks {
             Key::None => return Ok(None),
             Key::Configured(text) => text,
             Key::Supplied(_) if !config.hooks.allow_request_session_key => {
-                return Err(Refusal::bad("sessionKey is disabled for externally supplied hook payload values; set hooks.allowRequestSessionKey=true to enable"));
+                return Err(Refusal::bad(
+                    "sessionKey is disabled for externally supplied hook payload values; set hooks.allowRequestSessionKey=true to enable",
+                ));
             }
             Key::Supplied(text) => {
                 if let Some(prefixes) = &config.hooks.allowed_session_key_prefixes
@@ -259,7 +276,12 @@ impl Hooks {
     async fn turn(self: &Arc<Self>, config: &Config, asked: &Asked<'_>, turn: Turn) -> Result<Value, Refusal> {
         let agent = self.agent(config, turn.agent.as_deref())?;
         let key = match self.key(config, &agent, &turn.key)? {
-            None => config.hooks.default_session_key.as_ref().map(|text| SessionKey::resolve(text, &agent).map_err(|err| Refusal::bad(format!("hooks.defaultSessionKey: {err}")))).transpose()?,
+            None => config
+                .hooks
+                .default_session_key
+                .as_ref()
+                .map(|text| SessionKey::resolve(text, &agent).map_err(|err| Refusal::bad(format!("hooks.defaultSessionKey: {err}"))))
+                .transpose()?,
             named => named,
         };
         if let Some(model) = &turn.model {
@@ -312,7 +334,12 @@ impl Hooks {
         }
         let last = last.filter(|target| target.channel.as_str() == turn.channel);
         let to = turn.to.clone().or_else(|| last.as_ref().map(|target| target.to.clone()))?;
-        let account = turn.account.as_ref().map(|account| account.to_lowercase().into()).or_else(|| last.map(|target| target.account)).unwrap_or_else(|| "default".into());
+        let account = turn
+            .account
+            .as_ref()
+            .map(|account| account.to_lowercase().into())
+            .or_else(|| last.map(|target| target.account))
+            .unwrap_or_else(|| "default".into());
         Some(DeliveryTarget { channel: turn.channel.as_str().into(), account, to, thread_id: None, reply_to: None })
     }
 

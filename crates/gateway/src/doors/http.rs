@@ -128,7 +128,12 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 }
 
 /// Answers one request. `place` is held as long as the connection lives.
-pub(super) async fn handle(doors: Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphorePermit>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(super) async fn handle(
+    doors: Arc<Doors>,
+    address: SocketAddr,
+    place: Arc<OwnedSemaphorePermit>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
     let mut response = route(&doors, address, place, request).await;
     let failed = response.status().is_client_error();
@@ -350,7 +355,8 @@ async fn invoke_tool(doors: &Doors, caller: Caller, request: Request<Body>) -> R
     if request.method() != Method::POST {
         return not_allowed("POST");
     }
-    let failed = |status: StatusCode, kind: &str, message: String| json_response(status, &json!({ "ok": false, "error": { "type": kind, "message": message } }));
+    let failed =
+        |status: StatusCode, kind: &str, message: String| json_response(status, &json!({ "ok": false, "error": { "type": kind, "message": message } }));
     if !caller.may(clawstead_wire::Scope::Write) {
         let error = ErrorShape::missing_scope("operator.write");
         let body = json!({ "ok": false, "error": { "type": "forbidden", "message": error.message, "details": error.details } });

@@ -433,7 +433,11 @@ pub fn addresses(bind: Bind, custom_host: Option<&str>, tailnet: Option<IpAddr>)
         Bind::Custom => {
             let text = custom_host.unwrap_or("");
             let host: IpAddr = text.parse().map_err(|_| BindError::BadHost { host: text.to_owned() })?;
-            if host.is_loopback() || host == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) { vec![host] } else { vec![host, home] }
+            if host.is_loopback() || host == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+                vec![host]
+            } else {
+                vec![host, home]
+            }
         }
     })
 }
@@ -544,7 +548,9 @@ mod tests {
 
     #[test]
     fn binds_mean_addresses() {
-        let text = |bind, host, net: Option<&str>| addresses(bind, host, net.map(|n| n.parse().unwrap())).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let text = |bind, host, net: Option<&str>| {
+            addresses(bind, host, net.map(|n| n.parse().unwrap())).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(text(Bind::Loopback, None, None).unwrap(), ["127.0.0.1"]);
         assert_eq!(text(Bind::Tailnet, None, None).unwrap(), ["127.0.0.1"]);
         assert_eq!(text(Bind::Tailnet, None, Some("100.64.0.3")).unwrap(), ["100.64.0.3", "127.0.0.1"]);

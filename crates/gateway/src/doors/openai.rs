@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(super) use self::turn::derived;
 
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use arc_swap::ArcSwap;
 use axum::{
     Extension,
@@ -22,7 +23,6 @@ use axum::{
     extract::{Path, Request, State},
     routing::any,
 };
-use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use clawstead_config::Config;

@@ -283,7 +283,14 @@ where
     let (sink, mut stream) = socket.split();
     let written = CancellationToken::new();
     let writer = tokio::spawn(write(sink, Arc::clone(&outbox), written.clone()));
-    let line = Line { doors: Arc::clone(&doors), admission, outbox, subscriptions, places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX)), role_faults: AtomicU32::new(0) };
+    let line = Line {
+        doors: Arc::clone(&doors),
+        admission,
+        outbox,
+        subscriptions,
+        places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX)),
+        role_faults: AtomicU32::new(0),
+    };
     line.publish_models().await;
     for bytes in queued {
         line.take(&bytes).await;
@@ -386,7 +393,11 @@ fn announce(doors: &Doors, admission: &Admission, peer: &Peer) -> Option<String>
     Some(key)
 }
 
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(mut sink: SplitSink<Socket<S>, Message>, outbox: Arc<Outbox>, written: CancellationToken) -> SplitSink<Socket<S>, Message> {
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    mut sink: SplitSink<Socket<S>, Message>,
+    outbox: Arc<Outbox>,
+    written: CancellationToken,
+) -> SplitSink<Socket<S>, Message> {
     loop {
         match outbox.next().await {
             Next::Items(items) => {

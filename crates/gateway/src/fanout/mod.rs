@@ -21,7 +21,6 @@ use serde_json::{Map, Value, json};
 use clawstead_terms::{RunId, SessionKey};
 use clawstead_wire::{
     Scope,
-
     event::{Audience, PresenceEntry, PresenceEvent, ShutdownEvent, TickEvent, rule},
     frame::{EventText, StateVersion},
     limits::close,
@@ -286,7 +285,10 @@ impl Fanout {
     /// The versions of presence and health.
     #[must_use]
     pub fn versions(&self) -> StateVersion {
-        StateVersion { presence: self.shared.presence_version.load(Ordering::Relaxed).max(1), health: self.shared.health_version.load(Ordering::Relaxed).max(1) }
+        StateVersion {
+            presence: self.shared.presence_version.load(Ordering::Relaxed).max(1),
+            health: self.shared.health_version.load(Ordering::Relaxed).max(1),
+        }
     }
 
     /// Broadcasts `tick`.
@@ -350,4 +352,3 @@ impl Fanout {
         }
     }
 }
-

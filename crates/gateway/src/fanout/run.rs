@@ -183,11 +183,10 @@ impl Teller<'_> {
             RunEventKind::ToolStart { .. } | RunEventKind::ToolUpdate { .. } | RunEventKind::ToolEnd { .. } => self.tell_tool(),
             RunEventKind::Usage(usage) => self.agent("usage", || json!({ "outputTokens": usage.output })),
             RunEventKind::Fallback { from, to, failure, delay_ms } => {
-                self.agent(
-                    "lifecycle",
-                    || json!({ "phase": "fallback_step", "fallbackStepType": "fallback_step", "fallbackStepFromModel": from, "fallbackStepToModel": to,
-                        "fallbackStepFromFailureDetail": failure.message, "retryDelayMs": delay_ms, "fallbackStepFinalOutcome": "next_candidate" }),
-                );
+                self.agent("lifecycle", || {
+                    json!({ "phase": "fallback_step", "fallbackStepType": "fallback_step", "fallbackStepFromModel": from, "fallbackStepToModel": to,
+                        "fallbackStepFromFailureDetail": failure.message, "retryDelayMs": delay_ms, "fallbackStepFinalOutcome": "next_candidate" })
+                });
             }
             RunEventKind::Said { message, position } => {
                 for body in messages_json(message, *position) {
@@ -239,8 +238,13 @@ impl Teller<'_> {
                     }
                     data
                 });
-                self.item(call_id, name, json!({ "phase": "end", "status": status, "startedAt": at - i64::try_from(*duration_ms).unwrap_or(0), "endedAt": at }));
-                let output: String = content.iter().filter_map(|part| if let clawstead_terms::Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
+                self.item(
+                    call_id,
+                    name,
+                    json!({ "phase": "end", "status": status, "startedAt": at - i64::try_from(*duration_ms).unwrap_or(0), "endedAt": at }),
+                );
+                let output: String =
+                    content.iter().filter_map(|part| if let clawstead_terms::Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
                 let mut data = json!({ "phase": "end", "output": output, "status": status, "durationMs": duration_ms });
                 for field in ["exitCode", "cwd"] {
                     if let Some(value) = details.as_ref().and_then(|details| details.get(field)) {
@@ -280,14 +284,13 @@ impl Teller<'_> {
                 let disposition = if text.is_empty() { "silent" } else { "visible" };
                 let model = track.model.as_ref().map(|(provider, model)| json!({ "provider": provider, "model": model }));
                 let run = event.run_id.as_str();
-                self.agent(
-                    "lifecycle",
-                    || json!({ "phase": "end", "stopReason": stop, "aborted": false, "livenessState": "working", "endedAt": at, "startedAt": started_at,
+                self.agent("lifecycle", || {
+                    json!({ "phase": "end", "stopReason": stop, "aborted": false, "livenessState": "working", "endedAt": at, "startedAt": started_at,
                         "terminalReply": { "disposition": disposition, "text": text },
                         "terminalReceipt": { "runId": run, "sessionId": event.session_id, "turnId": run, "requested": model, "effective": model,
                             "successfulToolNames": tools_used, "rerouted": false, "terminalDisposition": disposition },
-                        "executionSettled": true }),
-                );
+                        "executionSettled": true })
+                });
                 self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("end");
                 self.chat(self.seq, ChatState::Final, || {
@@ -307,13 +310,16 @@ impl Teller<'_> {
                     }
                     data
                 };
-                self.agent("lifecycle", || with_observed(json!({ "phase": "finishing", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at })));
+                self.agent("lifecycle", || {
+                    with_observed(json!({ "phase": "finishing", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at }))
+                });
                 self.released();
-                self.agent(
-                    "lifecycle",
-                    || with_observed(json!({ "phase": "error", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at, "startedAt": started_at,
-                        "executionSettled": true })),
-                );
+                self.agent("lifecycle", || {
+                    with_observed(
+                        json!({ "phase": "error", "error": message, "aborted": false, "livenessState": "blocked", "endedAt": at, "startedAt": started_at,
+                        "executionSettled": true }),
+                    )
+                });
                 self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("error");
                 self.chat(self.seq, ChatState::Error, || {
@@ -335,11 +341,10 @@ impl Teller<'_> {
                     }
                     more
                 });
-                self.agent(
-                    "lifecycle",
-                    || json!({ "phase": "end", "status": "cancelled", "aborted": true, "stopReason": reason, "startedAt": started_at, "endedAt": at,
-                        "executionSettled": true }),
-                );
+                self.agent("lifecycle", || {
+                    json!({ "phase": "end", "status": "cancelled", "aborted": true, "stopReason": reason, "startedAt": started_at, "endedAt": at,
+                        "executionSettled": true })
+                });
                 self.released();
                 self.fanout.changed(self.key(), at, || object(json!({ "reason": "agent.input.settled" })));
                 self.changed("end");

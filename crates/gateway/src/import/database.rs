@@ -112,7 +112,8 @@ impl Database {
     /// When the database is damaged.
     pub fn events(&self, session: &str, each: &mut dyn FnMut(u64, &[u8], Extent)) -> Result<(), String> {
         let connection = self.lock();
-        let mut statement = connection.prepare("select seq, event_json, event_zstd from transcript_events where session_id = ?1 order by seq").map_err(|e| e.to_string())?;
+        let mut statement =
+            connection.prepare("select seq, event_json, event_zstd from transcript_events where session_id = ?1 order by seq").map_err(|e| e.to_string())?;
         let mut rows = statement.query([session]).map_err(|e| e.to_string())?;
         while let Some(row) = rows.next().map_err(|e| e.to_string())? {
             let seq = row.get::<_, i64>(0).map_or(0, |n| u64::try_from(n).unwrap_or(0));

@@ -115,7 +115,8 @@ fn modernise(job: &mut Map<String, Value>, payload_kind: &str, now: Millis) {
     // Older jobs name the way of their answer in the payload.
     if let Some(payload) = job.get_mut("payload").and_then(Value::as_object_mut) {
         let deliver = payload.remove("deliver");
-        let moved: Vec<(&str, Option<Value>)> = [("channel", "channel"), ("to", "to"), ("bestEffort", "bestEffortDeliver")].map(|(new, old)| (new, payload.remove(old))).into();
+        let moved: Vec<(&str, Option<Value>)> =
+            [("channel", "channel"), ("to", "to"), ("bestEffort", "bestEffortDeliver")].map(|(new, old)| (new, payload.remove(old))).into();
         let wanted = match &deliver {
             Some(Value::Bool(wanted)) => Some(*wanted),
             _ => moved.iter().any(|(name, value)| *name == "to" && value.is_some()).then_some(true),

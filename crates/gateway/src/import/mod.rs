@@ -1,6 +1,6 @@
 //! Taking over the state folder of an older OpenClaw: the files of February and March 2026 (`sessions.json`, JSONL
 //! transcripts, `cron/jobs.json`, `devices/paired.json`, `exec-approvals.json`), the databases since 2026.7, and
-//! `session.jsonl` as mission 003 describes it. The old files are only read.
+//! `session.jsonl` as some collectives keep it. The old files are only read.
 //!
 //! It happens once, at the first start that finds something: a row in `Table::Meta` says for which agents. Everything
 //! is in place before lanes adopt the agents, so that nobody talks to a session whose past is still on its way; a
@@ -357,7 +357,8 @@ impl Read {
             match json_file(path) {
                 Ok(file) => {
                     let more = people::devices(&file, &mut read.report.skipped);
-                    let fresh: Vec<PairedDevice> = more.into_iter().filter(|device| read.devices.iter().all(|known| known.device_id != device.device_id)).collect();
+                    let fresh: Vec<PairedDevice> =
+                        more.into_iter().filter(|device| read.devices.iter().all(|known| known.device_id != device.device_id)).collect();
                     read.devices.extend(fresh);
                     read.record(path, &source, now);
                 }
@@ -479,7 +480,12 @@ impl Read {
         // The newest first: they keep their key when two want it, and they are in when the time is over.
         found.sort_by(|a, b| b.row.updated_at.cmp(&a.row.updated_at).then_with(|| a.row.key.cmp(&b.row.key)));
         if found.len() > sessions::SESSIONS_MAX {
-            report.skipped.push(format!("agent {}: {} sessions beyond the newest {}", sources.agent, found.len() - sessions::SESSIONS_MAX, sessions::SESSIONS_MAX));
+            report.skipped.push(format!(
+                "agent {}: {} sessions beyond the newest {}",
+                sources.agent,
+                found.len() - sessions::SESSIONS_MAX,
+                sessions::SESSIONS_MAX
+            ));
             found.truncate(sessions::SESSIONS_MAX);
         }
         self.sessions.extend(found);

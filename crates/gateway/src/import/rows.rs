@@ -90,7 +90,8 @@ pub fn key(text: &str, entry: &Value, agent: &AgentId, main_key: Option<&str>) -
         return Some(SessionKey::main(&key.agent()));
     }
     if rest.starts_with("group:") {
-        let channel = ["channel", "lastChannel"].into_iter().find_map(|name| entry.get(name).and_then(Value::as_str)).filter(|c| !c.is_empty() && *c != "webchat");
+        let channel =
+            ["channel", "lastChannel"].into_iter().find_map(|name| entry.get(name).and_then(Value::as_str)).filter(|c| !c.is_empty() && *c != "webchat");
         if let Some(channel) = channel {
             return SessionKey::resolve(&format!("agent:{}:{channel}:{rest}", key.agent()), agent).ok();
         }

@@ -164,7 +164,7 @@ impl Index<'_> {
         Ok(out)
     }
 
-    /// The one session of a `session.jsonl` of mission 003: the agent's main conversation.
+    /// The one session of a `session.jsonl` of a collective that keeps its own files: the agent's main conversation.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -413,7 +413,10 @@ pub async fn store(keeper: &Keeper, world: &World, mut planned: Planned, taken: 
         };
         let row = &mut reading.planned.row;
         row.extra.insert("importedFrom".into(), source.clone().into());
-        batch = batch.insert_json(Table::Sessions, row.key.as_str(), row).and_then(|batch| batch.put_json(Table::Meta, record.key(), &record)).map_err(keeper::sort)?;
+        batch = batch
+            .insert_json(Table::Sessions, row.key.as_str(), row)
+            .and_then(|batch| batch.put_json(Table::Meta, record.key(), &record))
+            .map_err(keeper::sort)?;
         keeper.commit(batch).await.map_err(keeper::sort)?;
         taken.insert(id.to_string());
         let words = reading.converter.odd.words();

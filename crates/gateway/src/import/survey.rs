@@ -19,7 +19,7 @@ pub struct AgentSources {
     pub database: Option<PathBuf>,
     /// `sessions.json`.
     pub store: Option<PathBuf>,
-    /// `session.jsonl` of mission 003.
+    /// `session.jsonl` of a collective.
     pub bare: Option<PathBuf>,
 }
 
@@ -119,9 +119,14 @@ pub fn left_behind(config: &Config, survey: &Survey) -> Vec<String> {
             out.push(format!("agent {}: {archives} archives of ended conversations (*.jsonl.reset.*, *.jsonl.deleted.*) stay where they are", sources.agent));
         }
     }
-    let count = |folder: &str, ends: &str| fs::read_dir(state.join(folder)).into_iter().flatten().flatten().filter(|e| e.file_name().to_string_lossy().ends_with(ends)).count();
+    let count = |folder: &str, ends: &str| {
+        fs::read_dir(state.join(folder)).into_iter().flatten().flatten().filter(|e| e.file_name().to_string_lossy().ends_with(ends)).count()
+    };
     for (number, words) in [
-        (count("credentials", "-allowFrom.json"), "lists of senders approved by pairing (credentials/*-allowFrom.json): put them into channels.<channel>.allowFrom"),
+        (
+            count("credentials", "-allowFrom.json"),
+            "lists of senders approved by pairing (credentials/*-allowFrom.json): put them into channels.<channel>.allowFrom",
+        ),
         (count("delivery-queue", ".json"), "messages that OpenClaw had not sent yet (delivery-queue)"),
         (usize::from(state.join("nodes/paired.json").is_file()), "older list of paired nodes (nodes/paired.json): pair them again"),
         (usize::from(state.join("subagents/runs.json").is_file()), "list of running sub-agents (subagents/runs.json): they are not taken up"),

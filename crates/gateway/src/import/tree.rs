@@ -21,7 +21,7 @@ pub enum Kind {
     Reset,
     /// Known, and no part of the conversation.
     Aside,
-    /// The lines of mission 003: `{timestamp, role, content, sessionId}`.
+    /// The lines of a collective that keeps its own files: `{timestamp, role, content, sessionId}`.
     Bare,
 }
 
@@ -294,5 +294,14 @@ fn beginning(line: &[u8]) -> Head {
     };
     let id = word("id");
     let parent_id = if text.contains("\"parentId\":null") { Some(None) } else { word("parentId").map(Some) };
-    Head { kind: Some(word("type").unwrap_or_else(|| "message".into())), id, parent_id, target_id: None, append_mode: None, first_kept_entry_id: None, role: None, session_id: None }
+    Head {
+        kind: Some(word("type").unwrap_or_else(|| "message".into())),
+        id,
+        parent_id,
+        target_id: None,
+        append_mode: None,
+        first_kept_entry_id: None,
+        role: None,
+        session_id: None,
+    }
 }

@@ -56,7 +56,8 @@ pub fn tail(file: &Path, cursor: Option<u64>, limit: usize, bytes_max: u64) -> i
         // The first line is torn.
         start = bytes.iter().position(|b| *b == b'\n').map_or(end, |at| at + 1);
     }
-    let mut lines: Vec<String> = bytes[start.min(end)..end].split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+    let mut lines: Vec<String> =
+        bytes[start.min(end)..end].split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
     if lines.len() > limit {
         truncated = true;
         lines.drain(..lines.len() - limit);

@@ -75,7 +75,14 @@ impl Outbox {
     /// Makes it and starts its task. `agents` are looked through at once: rows may be left from before.
     #[must_use]
     pub fn start(keeper: Keeper, world: World, outlets: Arc<Outlets>, agents: impl IntoIterator<Item = AgentId>) -> Self {
-        let outbox = Self(Arc::new(Inner { keeper, world: world.clone(), outlets, dirty: Mutex::new(agents.into_iter().collect()), wake: Notify::new(), ended: Notify::new() }));
+        let outbox = Self(Arc::new(Inner {
+            keeper,
+            world: world.clone(),
+            outlets,
+            dirty: Mutex::new(agents.into_iter().collect()),
+            wake: Notify::new(),
+            ended: Notify::new(),
+        }));
         let running = outbox.clone();
         world.tasks.spawn(TaskKind::vital("outbox"), async move { running.run().await });
         outbox

@@ -12,7 +12,9 @@ use clawstead_terms::{AgentId, RunId};
 use clawstead_wire::{
     error::ErrorShape,
     methods::{
-        agents::{AgentRef, AgentsApi, CreateParams, Created, DeleteParams, FileRef, FileSetParams, TaskCancelParams, TaskRef, TasksListParams, UpdateParams, Updated},
+        agents::{
+            AgentRef, AgentsApi, CreateParams, Created, DeleteParams, FileRef, FileSetParams, TaskCancelParams, TaskRef, TasksListParams, UpdateParams, Updated,
+        },
         system::Nothing,
     },
 };
@@ -179,7 +181,8 @@ impl AgentsApi<Cx> for AgentsRpc {
         if let Some(model) = params.model.into_option() {
             patch.insert("model".into(), json!(model));
         }
-        let identity: Map<String, Value> = [("emoji", params.emoji), ("avatar", params.avatar)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v?)))).collect();
+        let identity: Map<String, Value> =
+            [("emoji", params.emoji), ("avatar", params.avatar)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v?)))).collect();
         if !identity.is_empty() {
             patch.insert("identity".into(), Value::Object(identity));
         }
@@ -219,7 +222,9 @@ impl AgentsApi<Cx> for AgentsRpc {
     async fn files_list(&self, _: &Cx, params: AgentRef) -> Result<Value, ErrorShape> {
         let (id, workspace) = self.workspace(&params.agent_id)?;
         let at = workspace.clone();
-        let files = tokio::task::spawn_blocking(move || FILES.iter().map(|name| file_row(&at, name)).collect::<Vec<_>>()).await.map_err(|e| ErrorShape::unavailable(e.to_string()))?;
+        let files = tokio::task::spawn_blocking(move || FILES.iter().map(|name| file_row(&at, name)).collect::<Vec<_>>())
+            .await
+            .map_err(|e| ErrorShape::unavailable(e.to_string()))?;
         Ok(json!({"agentId": id, "workspace": workspace, "files": files}))
     }
 
@@ -252,7 +257,10 @@ impl AgentsApi<Cx> for AgentsRpc {
             std::fs::File::open(&temp)?.sync_all()?;
             std::fs::rename(&temp, &target)
         });
-        written.await.map_err(|e| ErrorShape::unavailable(e.to_string()))?.map_err(|e| ErrorShape::unavailable(format!("{} could not be written: {e}", path.display())))?;
+        written
+            .await
+            .map_err(|e| ErrorShape::unavailable(e.to_string()))?
+            .map_err(|e| ErrorShape::unavailable(format!("{} could not be written: {e}", path.display())))?;
         let workspace = self.desk.workspace(&id).unwrap_or_default();
         Ok(json!({"ok": true, "agentId": id, "workspace": workspace, "file": file_row(&workspace, &params.name)}))
     }
@@ -264,7 +272,8 @@ impl AgentsApi<Cx> for AgentsRpc {
         };
         let mut tasks = Vec::new();
         for agent in agents {
-            for row in self.desk.rows(&agent).iter().filter(|row| row.has_active_run() && params.session_key.as_ref().is_none_or(|key| row.key.as_str() == key)) {
+            for row in self.desk.rows(&agent).iter().filter(|row| row.has_active_run() && params.session_key.as_ref().is_none_or(|key| row.key.as_str() == key))
+            {
                 for open in &row.open {
                     let runtime = if row.key.is_cron() {
                         "cron"
@@ -286,7 +295,9 @@ impl AgentsApi<Cx> for AgentsRpc {
     async fn tasks_get(&self, _: &Cx, params: TaskRef) -> Result<Value, ErrorShape> {
         let run = RunId::from(params.task_id.as_str());
         let row = self.desk.lanes().report(&run).await.map_err(ErrorShape::from)?.ok_or_else(|| ErrorShape::invalid(format!("task not found: {run}")))?;
-        Ok(json!({"task": {"id": run, "taskId": run, "status": row.status, "sessionKey": row.session, "runId": run, "startedAt": row.started_at, "endedAt": row.ended_at, "terminalSummary": row.text, "error": row.failure.map(|f| f.message)}}))
+        Ok(
+            json!({"task": {"id": run, "taskId": run, "status": row.status, "sessionKey": row.session, "runId": run, "startedAt": row.started_at, "endedAt": row.ended_at, "terminalSummary": row.text, "error": row.failure.map(|f| f.message)}}),
+        )
     }
 
     async fn tasks_cancel(&self, _: &Cx, params: TaskCancelParams) -> Result<Value, ErrorShape> {

@@ -33,7 +33,8 @@ impl ApprovalsApi<Cx> for ApprovalsRpc {
     }
 
     async fn exec_approvals_set(&self, _: &Cx, params: ExecApprovalsSetParams) -> Result<Value, ErrorShape> {
-        let new: ApprovalsFile = serde_json::from_value(Value::Object(params.file.0)).map_err(|e| ErrorShape::params("exec.approvals.set", &format!("at /file: {e}")))?;
+        let new: ApprovalsFile =
+            serde_json::from_value(Value::Object(params.file.0)).map_err(|e| ErrorShape::params("exec.approvals.set", &format!("at /file: {e}")))?;
         let held = hash(&self.approvals.file().await.map_err(ErrorShape::from)?);
         if params.base_hash.is_some_and(|base| base != held) {
             return Err(ErrorShape::invalid("exec approvals changed since last load; re-run exec.approvals.get and retry"));

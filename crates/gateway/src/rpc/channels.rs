@@ -10,7 +10,9 @@ use clawstead_channels as channels;
 use clawstead_terms::{AgentId, DeliveryTarget, Outcome, Part, SessionKey};
 use clawstead_wire::{
     error::ErrorShape,
-    methods::channels::{AccountRef, ActionParams, ChannelsApi, PairingApproveParams, PairingDismissParams, PairingListParams, PollParams, SendParams, StatusParams},
+    methods::channels::{
+        AccountRef, ActionParams, ChannelsApi, PairingApproveParams, PairingDismissParams, PairingListParams, PollParams, SendParams, StatusParams,
+    },
 };
 use clawstead_world::World;
 use std::sync::Arc;
@@ -69,7 +71,9 @@ impl ChannelsRpc {
             (Some(channel), _, _) => channel,
             (None, Some(last), _) => last.channel.to_string(),
             (None, None, [only]) => only.to_string(),
-            (None, None, []) => return Err(ErrorShape::invalid("Error: Channel is required (no configured channels detected). Add one under channels in the config.")),
+            (None, None, []) => {
+                return Err(ErrorShape::invalid("Error: Channel is required (no configured channels detected). Add one under channels in the config."));
+            }
             (None, None, many) => {
                 let names: Vec<&str> = many.iter().map(clawstead_terms::ChannelId::as_str).collect();
                 return Err(ErrorShape::invalid(format!("Error: Channel is required when several are configured: {}. Pass channel.", names.join(", "))));
@@ -82,7 +86,12 @@ impl ChannelsRpc {
         }
         let same = last.as_ref().filter(|l| l.channel.as_str() == channel);
         let account = wanted.account.as_deref().map(str::to_lowercase).or_else(|| same.map(|l| l.account.to_string())).unwrap_or_else(|| "default".into());
-        let to = wanted.to.clone().filter(|to| !to.is_empty()).or_else(|| same.map(|l| l.to.clone())).ok_or_else(|| ErrorShape::invalid("Error: `to` is required: whom does the message go to?"))?;
+        let to = wanted
+            .to
+            .clone()
+            .filter(|to| !to.is_empty())
+            .or_else(|| same.map(|l| l.to.clone()))
+            .ok_or_else(|| ErrorShape::invalid("Error: `to` is required: whom does the message go to?"))?;
         let prefix = format!("{channel}:");
         let to = to.strip_prefix(&prefix).map_or(to.clone(), str::to_owned);
         let thread_id = wanted.thread.clone().or_else(|| same.filter(|l| l.to == to).and_then(|l| l.thread_id.clone()));
@@ -111,7 +120,9 @@ impl ChannelsRpc {
         };
         let row = self.outbox.send(row, SEND_WAIT).await.map_err(ErrorShape::from)?;
         match row.state {
-            OutboxState::Done => Ok(json!({"runId": row.run_id, "messageId": row.receipt, "channel": row.target.channel, "accountId": row.target.account, "to": row.target.to, "deliveryStatus": "delivered"})),
+            OutboxState::Done => Ok(
+                json!({"runId": row.run_id, "messageId": row.receipt, "channel": row.target.channel, "accountId": row.target.account, "to": row.target.to, "deliveryStatus": "delivered"}),
+            ),
             OutboxState::Failed => {
                 let why = match row.outcome {
                     Some(Outcome::Failed(failure)) => failure.message,
@@ -119,7 +130,8 @@ impl ChannelsRpc {
                 };
                 Err(ErrorShape::unavailable(why))
             }
-            OutboxState::Unknown => Err(ErrorShape::unavailable("it is not known whether the message arrived; look before sending it again").with_details(json!({"code": "OUTBOUND_DELIVERY_UNKNOWN", "id": row.id}))),
+            OutboxState::Unknown => Err(ErrorShape::unavailable("it is not known whether the message arrived; look before sending it again")
+                .with_details(json!({"code": "OUTBOUND_DELIVERY_UNKNOWN", "id": row.id}))),
             OutboxState::Queued | OutboxState::Sending => Err(ErrorShape {
                 details: Some(json!({"code": "OUTBOUND_DELIVERY_QUEUED", "id": row.id, "channel": row.target.channel})),
                 ..ErrorShape::unavailable(format!("the message is stored and will be sent when {} can be reached", row.target.channel))
@@ -151,7 +163,11 @@ impl ChannelsApi<Cx> for ChannelsRpc {
 
     async fn start(&self, _: &Cx, params: AccountRef) -> Result<Value, ErrorShape> {
         let started = self.accounts.restart(&params.channel, params.account_id.as_deref());
-        if started { Ok(json!({"ok": true, "channel": params.channel, "started": true})) } else { Err(ErrorShape::invalid(format!("channel {} is not configured", params.channel))) }
+        if started {
+            Ok(json!({"ok": true, "channel": params.channel, "started": true}))
+        } else {
+            Err(ErrorShape::invalid(format!("channel {} is not configured", params.channel)))
+        }
     }
 
     async fn stop(&self, _: &Cx, params: AccountRef) -> Result<Value, ErrorShape> {

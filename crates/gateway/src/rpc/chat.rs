@@ -12,8 +12,8 @@ use clawstead_terms::{AgentId, DeliveryTarget, Failure, FailureCode, QueueMode, 
 use clawstead_wire::{
     error::ErrorShape,
     methods::chat::{
-        AbortParams, Aborted, AgentIdentityParams, AgentParams, AgentWaitParams, BootstrapContextMode, ChatApi, HistoryParams, InjectParams, Injected, MessageGetParams, MetadataParams, QueueModeWord,
-        RunAck, SendParams, StartupParams, ToolTitlesParams,
+        AbortParams, Aborted, AgentIdentityParams, AgentParams, AgentWaitParams, BootstrapContextMode, ChatApi, HistoryParams, InjectParams, Injected,
+        MessageGetParams, MetadataParams, QueueModeWord, RunAck, SendParams, StartupParams, ToolTitlesParams,
     },
 };
 use clawstead_world::{Accepted, Post, World};
@@ -116,7 +116,9 @@ impl ChatRpc {
         let now = self.world.clock.now();
         let defaults = self.defaults(&key.agent());
         let Some(row) = row else {
-            return Ok(json!({"sessionKey": asked, "sessionId": null, "messages": [], "pendingInputs": {"items": [], "total": 0}, "deltaCursor": "0", "hasMore": false, "totalMessages": 0, "defaults": defaults}));
+            return Ok(
+                json!({"sessionKey": asked, "sessionId": null, "messages": [], "pendingInputs": {"items": [], "total": 0}, "deltaCursor": "0", "hasMore": false, "totalMessages": 0, "defaults": defaults}),
+            );
         };
         let lanes = self.desk.lanes();
         if let Some(cursor) = &params.cursor {
@@ -371,7 +373,9 @@ impl ChatApi<Cx> for ChatRpc {
         let models = self.minds.models.load();
         let mut list = models::rows(&models, self.config.load().models.allow.as_deref());
         list.retain(|row| row["available"] == json!(true) || row.get("tags").is_some());
-        Ok(json!({"models": list, "accountSelection": models::automatic_account(), "commands": tools::commands(), "swarmEnabled": false, "runtimeSelectionLocked": false}))
+        Ok(
+            json!({"models": list, "accountSelection": models::automatic_account(), "commands": tools::commands(), "swarmEnabled": false, "runtimeSelectionLocked": false}),
+        )
     }
 
     async fn message_get(&self, _: &Cx, params: MessageGetParams) -> Result<Value, ErrorShape> {

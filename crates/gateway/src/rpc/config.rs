@@ -169,7 +169,9 @@ impl ConfigApi<Cx> for ConfigRpc {
 
     async fn schema(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
         let schema = tokio::task::spawn_blocking(json_schema).await.map_err(|e| ErrorShape::unavailable(e.to_string()))?;
-        Ok(json!({"schema": schema, "uiHints": Map::new(), "version": crate::VERSION, "generatedAt": jiff::Timestamp::from_millisecond(self.world.clock.now().0).map(|t| t.to_string()).unwrap_or_default()}))
+        Ok(
+            json!({"schema": schema, "uiHints": Map::new(), "version": crate::VERSION, "generatedAt": jiff::Timestamp::from_millisecond(self.world.clock.now().0).map(|t| t.to_string()).unwrap_or_default()}),
+        )
     }
 
     async fn schema_lookup(&self, _: &Cx, params: LookupParams) -> Result<Value, ErrorShape> {

@@ -8,7 +8,10 @@ use clawstead_terms::{Failure, FailureCode};
 use clawstead_wire::{
     error::ErrorShape,
     methods::{
-        cron::{AddParams, CronApi, EnabledFilter, JobRef, JobSort, ListParams, RunMode, RunParams, RunStatusFilter, RunsParams, RunsScope, SortDir, UpdateParams, job_id},
+        cron::{
+            AddParams, CronApi, EnabledFilter, JobRef, JobSort, ListParams, RunMode, RunParams, RunStatusFilter, RunsParams, RunsScope, SortDir, UpdateParams,
+            job_id,
+        },
         system::{Nothing, WakeMode},
     },
 };
@@ -91,7 +94,8 @@ impl<C: Send + Sync + 'static> CronApi<C> for CronRpc {
             state: declared.map_or_else(JobState::default, |job| job.state),
         };
         let job = self.cron.put(job).await.map_err(|failure| refused(method, &failure))?;
-        let preview = if job.delivery.is_some() { self.cron.delivery_preview(&job).await } else { json!({"label": "not requested", "detail": "not requested"}) };
+        let preview =
+            if job.delivery.is_some() { self.cron.delivery_preview(&job).await } else { json!({"label": "not requested", "detail": "not requested"}) };
         Ok(merged(job.shown(&self.cron.default_agent()), json!({"deliveryPreview": preview}), json!({})))
     }
 
@@ -162,7 +166,10 @@ impl CronRpc {
 }
 
 fn not_found(id: &str) -> ErrorShape {
-    ErrorShape { details: Some(json!({"code": "CRON_JOB_NOT_FOUND", "jobId": id})), ..ErrorShape::invalid(format!("Automation not found: {id}. List them with cron.list.")) }
+    ErrorShape {
+        details: Some(json!({"code": "CRON_JOB_NOT_FOUND", "jobId": id})),
+        ..ErrorShape::invalid(format!("Automation not found: {id}. List them with cron.list."))
+    }
 }
 
 fn refused(method: &str, failure: &Failure) -> ErrorShape {
@@ -204,7 +211,21 @@ fn patched(old: &Job, patch: Map<String, Value>, now: clawstead_terms::Millis) -
     let mut value = serde_json::to_value(old).map_err(|e| e.to_string())?;
     let Some(object) = value.as_object_mut() else { return Err("the job cannot be read".into()) };
     const ALLOWED: [&str; 15] = [
-        "name", "displayName", "agentId", "sessionKey", "description", "enabled", "deleteAfterRun", "schedule", "pacing", "trigger", "sessionTarget", "wakeMode", "payload", "delivery", "failureAlert",
+        "name",
+        "displayName",
+        "agentId",
+        "sessionKey",
+        "description",
+        "enabled",
+        "deleteAfterRun",
+        "schedule",
+        "pacing",
+        "trigger",
+        "sessionTarget",
+        "wakeMode",
+        "payload",
+        "delivery",
+        "failureAlert",
     ];
     let (mut schedule_changed, mut payload_changed) = (false, false);
     for (key, new) in patch {
@@ -375,7 +396,16 @@ mod tests {
             schedule: Schedule::Every { every_ms: 60_000, anchor_ms: Some(1) },
             session_target: "isolated".into(),
             wake_mode: "now".into(),
-            payload: Payload::AgentTurn { message: "m".into(), model: Some("a/b".into()), fallbacks: None, thinking: None, timeout_seconds: None, light_context: None, allow_unsafe_external_content: None, tools_allow: None },
+            payload: Payload::AgentTurn {
+                message: "m".into(),
+                model: Some("a/b".into()),
+                fallbacks: None,
+                thinking: None,
+                timeout_seconds: None,
+                light_context: None,
+                allow_unsafe_external_content: None,
+                tools_allow: None,
+            },
             delivery: None,
             failure_alert: None,
             state: JobState::default(),

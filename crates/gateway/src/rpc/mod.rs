@@ -29,21 +29,21 @@
 //! [`Cx`] says who calls ([`Caller`]) and what this connection listens to ([`Subscriptions`]). Handlers that do
 //! not look at the caller may implement the trait for any `C`.
 
-pub mod cron;
-pub mod tools;
-pub mod system;
-pub mod sessions;
-pub mod models;
-pub mod config;
-pub mod chat;
-pub mod channels;
-pub mod approvals;
 pub mod agents;
+pub mod approvals;
+pub mod channels;
+pub mod chat;
+pub mod config;
+pub mod cron;
 pub mod devices;
+pub mod models;
 pub mod nodes;
 pub mod presence;
 pub mod questions;
+pub mod sessions;
 pub mod surfaces;
+pub mod system;
+pub mod tools;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

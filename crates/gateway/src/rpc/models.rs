@@ -36,7 +36,9 @@ pub fn rows(models: &Models, allow: Option<&[String]>) -> Vec<Value> {
     models
         .list()
         .into_iter()
-        .filter(|row| allow.is_none_or(|allow| allow.iter().any(|a| *a == format!("{}/{}", row.provider, row.id) || a.strip_suffix("/*") == Some(row.provider.as_str()))))
+        .filter(|row| {
+            allow.is_none_or(|allow| allow.iter().any(|a| *a == format!("{}/{}", row.provider, row.id) || a.strip_suffix("/*") == Some(row.provider.as_str())))
+        })
         .map(|row| {
             let is_default = row.provider == default.provider && row.id == default.model;
             let levels: &[&str] = if row.reasoning { &["off", "low", "medium", "high"] } else { &["off"] };
@@ -125,7 +127,11 @@ impl ModelsApi<Cx> for ModelsRpc {
 
     async fn probe(&self, _: &Cx, params: ProbeParams) -> Result<Value, ErrorShape> {
         let models = self.minds.models.load_full();
-        let row = models.list().into_iter().find(|row| row.provider == params.provider).ok_or_else(|| ErrorShape::invalid(format!("no model of provider \"{}\" is known", params.provider)))?;
+        let row = models
+            .list()
+            .into_iter()
+            .find(|row| row.provider == params.provider)
+            .ok_or_else(|| ErrorShape::invalid(format!("no model of provider \"{}\" is known", params.provider)))?;
         let reference = format!("{}/{}", row.provider, row.id);
         let began = tokio::time::Instant::now();
         let ask = Ask {

@@ -13,9 +13,9 @@ use clawstead_wire::{
     methods::{
         chat::RunAck,
         sessions::{
-            CatalogParams, CleanupParams, CompactParams, CreateParams, DeleteParams, DescribeParams, GetParams, GroupsDeleteParams, GroupsPutParams, GroupsRenameParams, KeyParams, ListParams,
-            MessagesSubscribeParams, PatchParams, PreviewParams, ResetParams, ResetReason, ResolveParams, Resolved, SearchParams, SessionAbortParams, SessionKeyParams, SessionSendParams, SessionSort,
-            SessionsApi, UsageParams, Viewers, ViewersParams,
+            CatalogParams, CleanupParams, CompactParams, CreateParams, DeleteParams, DescribeParams, GetParams, GroupsDeleteParams, GroupsPutParams,
+            GroupsRenameParams, KeyParams, ListParams, MessagesSubscribeParams, PatchParams, PreviewParams, ResetParams, ResetReason, ResolveParams, Resolved,
+            SearchParams, SessionAbortParams, SessionKeyParams, SessionSendParams, SessionSort, SessionsApi, UsageParams, Viewers, ViewersParams,
         },
         system::Nothing,
     },
@@ -101,7 +101,12 @@ impl SessionsRpc {
                 && params.label.as_ref().is_none_or(|label| row.label.as_ref() == Some(label))
                 && params.spawned_by.as_ref().is_none_or(|by| row.spawned_by.as_ref().is_some_and(|key| key.as_str() == by))
                 && params.group.as_ref().is_none_or(|group| row.extra.get("category").and_then(Value::as_str) == Some(group))
-                && query.as_ref().is_none_or(|q| [Some(row.key.as_str()), row.label.as_deref(), row.derived_title.as_deref(), row.last_message_preview.as_deref()].into_iter().flatten().any(|t| t.to_lowercase().contains(q)))
+                && query.as_ref().is_none_or(|q| {
+                    [Some(row.key.as_str()), row.label.as_deref(), row.derived_title.as_deref(), row.last_message_preview.as_deref()]
+                        .into_iter()
+                        .flatten()
+                        .any(|t| t.to_lowercase().contains(q))
+                })
                 && last <= now.plus(i64::MAX / 4)
         });
         match params.sort_by {
@@ -279,7 +284,8 @@ impl SessionsApi<Cx> for SessionsRpc {
         let mut matches = Vec::new();
         for agent in self.agents(params.agent_id.as_deref())? {
             for row in self.chat.desk.rows(&agent) {
-                let by_id = params.session_id.as_ref().is_some_and(|id| row.session_id.as_str() == id) || params.short_id.as_ref().is_some_and(|id| row.session_id.as_str().starts_with(id.as_str()));
+                let by_id = params.session_id.as_ref().is_some_and(|id| row.session_id.as_str() == id)
+                    || params.short_id.as_ref().is_some_and(|id| row.session_id.as_str().starts_with(id.as_str()));
                 let by_label = params.label.as_ref().is_some_and(|label| row.label.as_ref() == Some(label));
                 if (by_id || by_label) && self.visible(cx, &row) {
                     matches.push(row);
@@ -290,7 +296,11 @@ impl SessionsApi<Cx> for SessionsRpc {
         match matches.as_slice() {
             [one] => Ok(found(one)),
             [] => Err(ErrorShape::invalid(format!("No session found: {named}"))),
-            many => Err(ErrorShape::invalid(format!("{} sessions match {named}; name the key: {}", many.len(), many.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")))),
+            many => Err(ErrorShape::invalid(format!(
+                "{} sessions match {named}; name the key: {}",
+                many.len(),
+                many.iter().map(|r| r.key.as_str()).collect::<Vec<_>>().join(", ")
+            ))),
         }
     }
 
@@ -389,7 +399,9 @@ impl SessionsApi<Cx> for SessionsRpc {
             self.may_think(&key, model.as_ref().and_then(Option::as_deref), level)?;
         }
         let queue_mode = match text_change(params.queue_mode) {
-            Some(Some(word)) => Some(Some(serde_json::from_value(json!(word)).map_err(|_| ErrorShape::invalid("queueMode must be steer, followup, collect or interrupt"))?)),
+            Some(Some(word)) => {
+                Some(Some(serde_json::from_value(json!(word)).map_err(|_| ErrorShape::invalid("queueMode must be steer, followup, collect or interrupt"))?))
+            }
             Some(None) => Some(None),
             None => None,
         };
@@ -464,7 +476,9 @@ impl SessionsApi<Cx> for SessionsRpc {
         if !done.compacted {
             return Ok(json!({"ok": true, "key": key, "compacted": false, "reason": done.text}));
         }
-        Ok(json!({"ok": true, "key": key, "compacted": true, "result": {"summary": done.summary, "firstKeptEntryId": done.first_kept, "tokensBefore": done.tokens_before, "details": {"readFiles": [], "modifiedFiles": []}}}))
+        Ok(
+            json!({"ok": true, "key": key, "compacted": true, "result": {"summary": done.summary, "firstKeptEntryId": done.first_kept, "tokensBefore": done.tokens_before, "details": {"readFiles": [], "modifiedFiles": []}}}),
+        )
     }
 
     async fn cleanup(&self, _: &Cx, params: CleanupParams) -> Result<Value, ErrorShape> {
@@ -478,7 +492,14 @@ impl SessionsApi<Cx> for SessionsRpc {
             before += rows.len();
             rows.sort_by_key(|row| std::cmp::Reverse(row.updated_at));
             let keep = rules.max_entries as usize;
-            stale.extend(rows.into_iter().enumerate().filter(|(index, row)| (now.since(row.updated_at) > age || *index >= keep) && !row.key.is_main() && row.pinned_at.is_none() && !row.has_active_run()).map(|(_, row)| row.key.clone()));
+            stale.extend(
+                rows.into_iter()
+                    .enumerate()
+                    .filter(|(index, row)| {
+                        (now.since(row.updated_at) > age || *index >= keep) && !row.key.is_main() && row.pinned_at.is_none() && !row.has_active_run()
+                    })
+                    .map(|(_, row)| row.key.clone()),
+            );
         }
         stale.retain(|key| params.active_key.as_deref() != Some(key.as_str()));
         let apply = params.enforce.unwrap_or(rules.enforce);
@@ -487,7 +508,9 @@ impl SessionsApi<Cx> for SessionsRpc {
                 self.chat.desk.lanes().delete(key).await.map_err(ErrorShape::from)?;
             }
         }
-        Ok(json!({"ok": true, "mode": if apply { "enforce" } else { "warn" }, "dryRun": !apply, "beforeCount": before, "afterCount": before - if apply { stale.len() } else { 0 }, "pruned": stale.len(), "keys": stale}))
+        Ok(
+            json!({"ok": true, "mode": if apply { "enforce" } else { "warn" }, "dryRun": !apply, "beforeCount": before, "afterCount": before - if apply { stale.len() } else { 0 }, "pruned": stale.len(), "keys": stale}),
+        )
     }
 
     async fn usage(&self, cx: &Cx, params: UsageParams) -> Result<Value, ErrorShape> {

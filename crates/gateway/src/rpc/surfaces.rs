@@ -13,8 +13,8 @@ use clawstead_wire::{
     method::Loose,
     sessions::SessionKeyParams,
     surfaces::{
-        EnvironmentsParams, GithubOptionsParams, PluginsBrowseParams, PrefsGetParams, PrefsSetParams, ProjectsParams, PullRequestsParams, SurfaceParams, SurfacesApi,
-        TalkCatalogParams, VisibilityParams,
+        EnvironmentsParams, GithubOptionsParams, PluginsBrowseParams, PrefsGetParams, PrefsSetParams, ProjectsParams, PullRequestsParams, SurfaceParams,
+        SurfacesApi, TalkCatalogParams, VisibilityParams,
     },
     system::Nothing,
 };

@@ -14,8 +14,8 @@ use clawstead_wire::{
     error::ErrorShape,
     method::Loose,
     methods::system::{
-        Done, HealthParams, LogsTailParams, Nothing, RestartParams, SetHeartbeatsParams, StatusParams, SuspendStatusParams, SystemApi, UpdateStatusParams, UsageCostParams, WakeMode,
-        WakeParams,
+        Done, HealthParams, LogsTailParams, Nothing, RestartParams, SetHeartbeatsParams, StatusParams, SuspendStatusParams, SystemApi, UpdateStatusParams,
+        UsageCostParams, WakeMode, WakeParams,
     },
 };
 use clawstead_world::World;
@@ -205,7 +205,8 @@ impl SystemApi<Cx> for SystemRpc {
                 })
                 .collect()
         };
-        let defaults = if admin { json!({"model": model.model, "contextTokens": spec.map(|s| s.context_window)}) } else { json!({"model": null, "contextTokens": null}) };
+        let defaults =
+            if admin { json!({"model": model.model, "contextTokens": spec.map(|s| s.context_window)}) } else { json!({"model": null, "contextTokens": null}) };
         let going = self.desk.lanes().turns_going();
         Ok(json!({
             "runtimeVersion": self.process.version,
@@ -259,7 +260,19 @@ impl SystemApi<Cx> for SystemRpc {
             None => self.config.load().agents.list.iter().map(|a| a.id.clone()).collect(),
         };
         let daily = self.desk.usage_by_day(&agents, days).await.map_err(ErrorShape::from)?;
-        let fields = ["input", "output", "cacheRead", "cacheWrite", "totalTokens", "totalCost", "inputCost", "outputCost", "cacheReadCost", "cacheWriteCost", "missingCostEntries"];
+        let fields = [
+            "input",
+            "output",
+            "cacheRead",
+            "cacheWrite",
+            "totalTokens",
+            "totalCost",
+            "inputCost",
+            "outputCost",
+            "cacheReadCost",
+            "cacheWriteCost",
+            "missingCostEntries",
+        ];
         let sum = |key: &str| daily.iter().filter_map(|day| day[key].as_f64()).sum::<f64>();
         let totals: Map<String, Value> = fields
             .iter()
@@ -270,11 +283,15 @@ impl SystemApi<Cx> for SystemRpc {
                 ((*key).to_owned(), value)
             })
             .collect();
-        Ok(json!({"updatedAt": self.world.clock.now(), "days": days, "daily": daily, "totals": totals, "cacheStatus": {"status": "fresh", "cachedFiles": 0, "pendingFiles": 0, "staleFiles": 0}}))
+        Ok(
+            json!({"updatedAt": self.world.clock.now(), "days": days, "daily": daily, "totals": totals, "cacheStatus": {"status": "fresh", "cachedFiles": 0, "pendingFiles": 0, "staleFiles": 0}}),
+        )
     }
 
     async fn update_status(&self, _: &Cx, _: UpdateStatusParams) -> Result<Value, ErrorShape> {
-        Ok(json!({"sentinel": null, "updateAvailable": null, "effectiveChannel": "stable", "schedule": {"channel": "stable", "autoEnabled": false, "install": {"kind": "package"}}}))
+        Ok(
+            json!({"sentinel": null, "updateAvailable": null, "effectiveChannel": "stable", "schedule": {"channel": "stable", "autoEnabled": false, "install": {"kind": "package"}}}),
+        )
     }
 
     async fn last_heartbeat(&self, _: &Cx, _: Loose) -> Result<Value, ErrorShape> {
@@ -329,7 +346,9 @@ impl SystemApi<Cx> for SystemRpc {
 
     async fn restart_preflight(&self, _: &Cx, _: Loose) -> Result<Value, ErrorShape> {
         let going = self.desk.lanes().turns_going();
-        Ok(json!({"safe": true, "counts": {"queueSize": 0, "pendingReplies": 0, "activeRuns": going, "totalActive": going}, "blockers": [], "summary": "turns that are going are put aside and go on after the restart"}))
+        Ok(
+            json!({"safe": true, "counts": {"queueSize": 0, "pendingReplies": 0, "activeRuns": going, "totalActive": going}, "blockers": [], "summary": "turns that are going are put aside and go on after the restart"}),
+        )
     }
 
     async fn restart_request(&self, _: &Cx, params: RestartParams) -> Result<Value, ErrorShape> {

@@ -38,8 +38,15 @@ pub struct ToolsRpc {
 }
 
 /// Labels of policy groups.
-const GROUPS: [(&str, &str); 7] =
-    [("fs", "Files"), ("runtime", "Runtime"), ("web", "Web"), ("memory", "Memory"), ("sessions", "Sessions"), ("automation", "Automation"), ("messaging", "Messaging")];
+const GROUPS: [(&str, &str); 7] = [
+    ("fs", "Files"),
+    ("runtime", "Runtime"),
+    ("web", "Web"),
+    ("memory", "Memory"),
+    ("sessions", "Sessions"),
+    ("automation", "Automation"),
+    ("messaging", "Messaging"),
+];
 
 /// The slash commands, as `commands.list` and `chat.metadata` show them.
 #[must_use]
@@ -70,7 +77,8 @@ impl ToolsRpc {
             None => SessionKey::main(&agent),
         };
         let agent = session.agent();
-        let refused = |code: &str, message: String| Ok(json!({"ok": false, "toolName": params.name, "source": "core", "error": {"code": code, "message": message}}));
+        let refused =
+            |code: &str, message: String| Ok(json!({"ok": false, "toolName": params.name, "source": "core", "error": {"code": code, "message": message}}));
         let Some(workspace) = self.desk.workspace(&agent) else { return Err(ErrorShape::invalid(format!("unknown agent id \"{agent}\""))) };
         let run = RunId::from(format!("invoke:{}", params.idempotency_key.clone().unwrap_or_else(|| self.world.rng.uuid())));
         let (progress, _unheard) = mpsc::channel(1);
@@ -109,7 +117,15 @@ impl ToolDoor for ToolsRpc {
             Value::Object(map) => Some(clawstead_wire::method::Loose(map)),
             _ => None,
         };
-        let params = InvokeParams { name: call.name.clone(), args, session_key: call.session_key, agent_id: call.agent_id, confirm: None, idempotency_key: call.idempotency_key, conversation_read_origin: None };
+        let params = InvokeParams {
+            name: call.name.clone(),
+            args,
+            session_key: call.session_key,
+            agent_id: call.agent_id,
+            confirm: None,
+            idempotency_key: call.idempotency_key,
+            conversation_read_origin: None,
+        };
         let answer = self.run(&caller, params).await.map_err(|err| ToolDoorError::BadArguments(err.message))?;
         if answer["ok"] == json!(true) {
             return Ok(answer["output"].clone());
@@ -139,12 +155,15 @@ impl ToolsApi<Cx> for ToolsRpc {
                     .toolbox
                     .specs()
                     .filter(|spec| spec.group.strip_prefix("group:").unwrap_or(spec.group) == *id)
-                    .map(|spec| json!({"id": spec.name, "label": spec.name, "description": spec.title, "source": "core", "defaultProfiles": ["coding", "full"]}))
+                    .map(
+                        |spec| json!({"id": spec.name, "label": spec.name, "description": spec.title, "source": "core", "defaultProfiles": ["coding", "full"]}),
+                    )
                     .collect();
                 (!tools.is_empty()).then(|| json!({"id": id, "label": label, "source": "core", "tools": tools}))
             })
             .collect();
-        let profiles = [("minimal", "Minimal"), ("coding", "Coding"), ("messaging", "Messaging"), ("full", "Full")].map(|(id, label)| json!({"id": id, "label": label}));
+        let profiles =
+            [("minimal", "Minimal"), ("coding", "Coding"), ("messaging", "Messaging"), ("full", "Full")].map(|(id, label)| json!({"id": id, "label": label}));
         Ok(json!({"agentId": agent, "profiles": profiles, "groups": groups}))
     }
 
@@ -195,6 +214,8 @@ impl ToolsApi<Cx> for ToolsRpc {
             })
             .collect();
         let config = self.tools.config.load();
-        Ok(json!({"workspaceDir": settings.workspace, "managedSkillsDir": config.paths.state_dir.join("skills"), "agentId": agent, "skills": shown, "warnings": skills.warnings}))
+        Ok(
+            json!({"workspaceDir": settings.workspace, "managedSkillsDir": config.paths.state_dir.join("skills"), "agentId": agent, "skills": shown, "warnings": skills.warnings}),
+        )
     }
 }

@@ -6,8 +6,31 @@ use serde_json::Value;
 
 /// Top-level values that mean something by themselves; they must be equal.
 const CONSTANT: [&str; 25] = [
-    "ok", "status", "kind", "subscribed", "aborted", "summary", "state", "mainKey", "scope", "type", "protocol", "deleted", "removed", "compacted", "enqueued",
-    "runStarted", "valid", "exists", "defaultId", "agentId", "sessionKey", "stopReason", "role", "selectionRequired", "name",
+    "ok",
+    "status",
+    "kind",
+    "subscribed",
+    "aborted",
+    "summary",
+    "state",
+    "mainKey",
+    "scope",
+    "type",
+    "protocol",
+    "deleted",
+    "removed",
+    "compacted",
+    "enqueued",
+    "runStarted",
+    "valid",
+    "exists",
+    "defaultId",
+    "agentId",
+    "sessionKey",
+    "stopReason",
+    "role",
+    "selectionRequired",
+    "name",
 ];
 /// Lists whose rows clients read field by field: the first row must have what the first recorded one has.
 const ROWS: [&str; 6] = ["agents", "models", "jobs", "messages", "items", "entries"];

@@ -49,7 +49,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("cli-cron-rm", "event \"cron finished\"", "the recorded job was removed while its model was slow"),
     ("cron-lifecycle", "event \"cron finished\".", "the recorded run failed"),
     ("cron-lifecycle", "event \"sessions.changed cron-binding\"", INSIDE),
-    ("sessions-lifecycle", "event \"sessions.changed send\".catalogChanged", "missing here: the original's page shows a session that another client makes only after a reload"),
+    (
+        "sessions-lifecycle",
+        "event \"sessions.changed send\".catalogChanged",
+        "missing here: the original's page shows a session that another client makes only after a reload",
+    ),
     ("", "event \"sessions.changed create\".createdVia", INSIDE),
     ("", "event \"sessions.changed delete\".sessionId", "a deleted session has no row"),
     ("cli-message-send", "message.action: error", TELEGRAM),

@@ -115,7 +115,8 @@ fn script(house: &mut House, name: &str, lines: &[Line], sent_ids: &BTreeSet<Str
         if frame["type"] == "res" {
             script.answers.entry(frame["id"].to_string()).or_default().push((at, frame.clone()));
         } else if frame["__ws"] == "close" {
-            script.close = frame["code"].as_u64().and_then(|code| u16::try_from(code).ok()).map(|code| (code, frame["reason"].as_str().unwrap_or("").to_owned()));
+            script.close =
+                frame["code"].as_u64().and_then(|code| u16::try_from(code).ok()).map(|code| (code, frame["reason"].as_str().unwrap_or("").to_owned()));
         } else if let Some((run, step)) = step(frame) {
             if step == "agent:assistant" {
                 script.first_words = script.first_words.min(at);
@@ -308,7 +309,9 @@ impl Talk<'_> {
                         self.take(frame);
                     }
                 }
-                Ok(Some(Ok(Message::Close(frame)))) => self.heard.close = Some(frame.map_or((1005, String::new()), |f| (u16::from(f.code), f.reason.to_string()))),
+                Ok(Some(Ok(Message::Close(frame)))) => {
+                    self.heard.close = Some(frame.map_or((1005, String::new()), |f| (u16::from(f.code), f.reason.to_string())))
+                }
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(_)) | None) => self.heard.close = Some((1006, String::new())),
                 Err(_) => {

@@ -130,7 +130,9 @@ impl Decoder {
                 Block::Thinking { signature: text("signature") }
             }
             Some("redacted_thinking") => Block::Thinking { signature: format!("{REDACTED}{}", text("data")) },
-            Some("tool_use") => Block::Call { id: text("id"), name: text("name"), input: block.get("input").cloned().unwrap_or(Value::Null), json: String::new() },
+            Some("tool_use") => {
+                Block::Call { id: text("id"), name: text("name"), input: block.get("input").cloned().unwrap_or(Value::Null), json: String::new() }
+            }
             _ => Block::Other,
         };
         self.blocks.insert(index, made);
@@ -217,7 +219,8 @@ impl Decode for Decoder {
         if value.get("type").is_none() && value.get("error").is_some() {
             return Err(sort::said(&value, None));
         }
-        let event = Event::deserialize(value).map_err(|err| Fault::new(ErrorKind::Garbage, format!("the server sent an event that is none of this dialect: {err}")))?;
+        let event =
+            Event::deserialize(value).map_err(|err| Fault::new(ErrorKind::Garbage, format!("the server sent an event that is none of this dialect: {err}")))?;
         match event {
             Event::MessageStart { message } => self.take_usage(message.get("usage").unwrap_or(&Value::Null)),
             Event::ContentBlockStart { index, content_block } => self.start(index, &content_block, out)?,

@@ -38,7 +38,11 @@ fn replay(events: &[Value]) -> Result<Vec<Chunk>, crate::sort::Fault> {
 fn a_request_with_everything_in_it() {
     let mut thought = (*message(
         Role::Assistant,
-        vec![Part::Thinking { text: "hm".into(), signature: Some("sig".into()) }, Part::Thinking { text: String::new(), signature: Some("redacted:xyz".into()) }, call("c1", "see")],
+        vec![
+            Part::Thinking { text: "hm".into(), signature: Some("sig".into()) },
+            Part::Thinking { text: String::new(), signature: Some("redacted:xyz".into()) },
+            call("c1", "see"),
+        ],
     ))
     .clone();
     thought.model = Some("p/m".into());

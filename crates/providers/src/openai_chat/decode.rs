@@ -167,7 +167,11 @@ impl Decoder {
             (Some(a), Some(b)) => a == b && (id.is_empty() || c.id.is_empty() || id == c.id || name.is_empty()),
             _ => !id.is_empty() && c.id == id,
         };
-        let at = self.calls.iter().rposition(same).or_else(|| if delta.index.is_none() && id.is_empty() && name.is_empty() { self.calls.len().checked_sub(1) } else { None });
+        let at = self
+            .calls
+            .iter()
+            .rposition(same)
+            .or_else(|| if delta.index.is_none() && id.is_empty() && name.is_empty() { self.calls.len().checked_sub(1) } else { None });
         let at = match at {
             Some(at) => at,
             None if self.calls.len() >= CALLS_MAX => return Err(Fault::new(ErrorKind::Garbage, format!("more than {CALLS_MAX} tool calls in one answer"))),
@@ -289,7 +293,8 @@ impl Decode for Decoder {
         if body.get("choices").and_then(Value::as_array).is_none_or(Vec::is_empty) {
             return Err(Fault::new(ErrorKind::Garbage, "the server answered with JSON that is no completion"));
         }
-        let parsed = Event::deserialize(body).map_err(|e| Fault::new(ErrorKind::Garbage, format!("the server answered with JSON that is no completion: {e}")))?;
+        let parsed =
+            Event::deserialize(body).map_err(|e| Fault::new(ErrorKind::Garbage, format!("the server answered with JSON that is no completion: {e}")))?;
         self.take(parsed, out)?;
         self.finish(out);
         Ok(())

@@ -207,7 +207,8 @@ fn user(list: &mut List<'_>, turn: &[Piece<'_>], images: bool) {
         }
         list.out.push(b'}');
         if images {
-            pictures.extend(content.iter().filter_map(|p| if let Part::Image { mime_type, data } = p { Some((mime_type.as_str(), data.as_str())) } else { None }));
+            pictures
+                .extend(content.iter().filter_map(|p| if let Part::Image { mime_type, data } = p { Some((mime_type.as_str(), data.as_str())) } else { None }));
         }
     }
     let said = turn.iter().any(|p| matches!(p, Piece::Text(..) | Piece::Image { .. }));
@@ -262,4 +263,3 @@ fn picture(out: &mut Vec<u8>, mime: &str, data: &str) {
     json::escaped(out, data);
     out.extend_from_slice(br#""}}"#);
 }
-

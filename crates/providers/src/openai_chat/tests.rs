@@ -136,7 +136,8 @@ fn tool_calls_as_hosts_send_them() {
         finish("stop"),
     ]);
     assert_eq!(zero_for_all, [("a".into(), "x".into(), json!({})), ("b".into(), "x".into(), json!({"q": 2}))]);
-    let no_index = calls(&[delta(&json!([{"function": {"name": "x", "arguments": "{bad"}}, {"function": {"name": "", "arguments": "{}"}}])), finish("tool_calls")]);
+    let no_index =
+        calls(&[delta(&json!([{"function": {"name": "x", "arguments": "{bad"}}, {"function": {"name": "", "arguments": "{}"}}])), finish("tool_calls")]);
     assert_eq!(no_index.len(), 1);
     assert!(no_index[0].0.starts_with("call_"), "an id is made up");
     assert_eq!(no_index[0].2, json!("{bad{}"), "arguments that are no JSON stay text");
@@ -169,12 +170,18 @@ fn cuts_garbage_and_errors_in_the_stream() {
     assert_eq!(kind("data: <html>\n\n"), ErrorKind::Garbage);
     assert_eq!(kind(&data(&[json!({"error": {"message": "Rate limit reached", "code": 429}})])), ErrorKind::Quota);
     assert_eq!(kind("error: {\"code\":500,\"message\":\"slot unavailable\"}\n\n"), ErrorKind::Overloaded);
-    assert_eq!(kind("{\"error\":{\"message\":\"the request exceeds the available context size\",\"type\":\"exceed_context_size_error\"}}\n"), ErrorKind::Context);
+    assert_eq!(
+        kind("{\"error\":{\"message\":\"the request exceeds the available context size\",\"type\":\"exceed_context_size_error\"}}\n"),
+        ErrorKind::Context
+    );
 }
 
 #[tokio::test]
 async fn a_whole_answer_is_taken_too() {
-    use crate::{Provider, testing::{Act, Server}};
+    use crate::{
+        Provider,
+        testing::{Act, Server},
+    };
     let body = json!({"choices": [{"message": {"role": "assistant", "content": "whole", "tool_calls": null}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
     let server = Server::start(vec![Act::Json(body.to_string())]).await;
     let provider = super::OpenAiChat { endpoint: crate::faults::endpoint(&server.url, Dialect::OpenAiChat) };
@@ -184,8 +191,12 @@ async fn a_whole_answer_is_taken_too() {
 
 #[tokio::test]
 async fn fields_a_host_does_not_know_are_left_out_in_the_second_try() {
-    use crate::{Provider, testing::{Act, Server}};
-    let refuse = |text: &str| Act::Status(400, "content-type: application/json\r\n", json!({"error": {"message": text, "type": "invalid_request_error"}}).to_string());
+    use crate::{
+        Provider,
+        testing::{Act, Server},
+    };
+    let refuse =
+        |text: &str| Act::Status(400, "content-type: application/json\r\n", json!({"error": {"message": text, "type": "invalid_request_error"}}).to_string());
     let good = data(&[json!({"choices": [{"delta": {"content": "ok"}, "finish_reason": "stop"}]})]);
     let server = Server::start(vec![
         refuse("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."),
@@ -202,7 +213,10 @@ async fn fields_a_host_does_not_know_are_left_out_in_the_second_try() {
 
 #[tokio::test]
 async fn a_stream_that_ends_in_silence_is_asked_why() {
-    use crate::{ErrorKind, Provider, testing::{Act, Server}};
+    use crate::{
+        ErrorKind, Provider,
+        testing::{Act, Server},
+    };
     let why = json!({"error": {"message": "This model's maximum context length is 256 tokens", "code": "context_length_exceeded"}}).to_string();
     let server = Server::start(vec![Act::Events(String::new(), 1), Act::Status(400, "content-type: application/json\r\n", why)]).await;
     let provider = super::OpenAiChat { endpoint: crate::faults::endpoint(&server.url, Dialect::OpenAiChat) };

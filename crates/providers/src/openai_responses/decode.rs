@@ -37,16 +37,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 
 impl Decoder {
     pub(crate) fn new(rng: Arc<dyn Rng>) -> Self {
-        Self {
-            rng,
-            told: BTreeSet::new(),
-            pieces: BTreeMap::new(),
-            done: BTreeSet::new(),
-            called: false,
-            refused: false,
-            finished: false,
-            any_text: false,
-        }
+        Self { rng, told: BTreeSet::new(), pieces: BTreeMap::new(), done: BTreeSet::new(), called: false, refused: false, finished: false, any_text: false }
     }
 
     fn say(&mut self, key: &str, said: &str, out: &mut VecDeque<Chunk>) {

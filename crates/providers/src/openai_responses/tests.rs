@@ -27,7 +27,9 @@ fn replay(events: &[Value]) -> Result<Vec<Chunk>, crate::sort::Fault> {
 #[test]
 fn a_request_with_everything_in_it() {
     let item = json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "enc"});
-    let mut thought = (*message(Role::Assistant, vec![Part::Thinking { text: "hm".into(), signature: Some(item.to_string()) }, Part::text("I look."), call("c1", "see")])).clone();
+    let mut thought =
+        (*message(Role::Assistant, vec![Part::Thinking { text: "hm".into(), signature: Some(item.to_string()) }, Part::text("I look."), call("c1", "see")]))
+            .clone();
     thought.model = Some("p/m".into());
     let mut ask = ask(vec![
         message(Role::User, vec![Part::text("look"), Part::Image { mime_type: "image/png".into(), data: "QUJD".into() }]),
@@ -95,7 +97,8 @@ fn a_recorded_answer() {
 
 #[test]
 fn odd_ends() {
-    let only_at_the_end = json!({"type": "response.completed", "response": {"output": [{"type": "message", "id": "x", "content": [{"type": "output_text", "text": "all"}]}]}});
+    let only_at_the_end =
+        json!({"type": "response.completed", "response": {"output": [{"type": "message", "id": "x", "content": [{"type": "output_text", "text": "all"}]}]}});
     assert_eq!(replay(&[only_at_the_end]).unwrap(), [Chunk::Text("all".into()), Chunk::Done(StopReason::Stop)]);
     let short = json!({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}});
     assert_eq!(replay(&[short]).unwrap(), [Chunk::Done(StopReason::Length)]);
@@ -103,6 +106,9 @@ fn odd_ends() {
     assert_eq!(failed("rate_limit_exceeded"), ErrorKind::Quota);
     assert_eq!(failed("server_error"), ErrorKind::Overloaded);
     assert_eq!(failed("context_length_exceeded"), ErrorKind::Context);
-    assert_eq!(replay(&[json!({"type": "error", "code": "insufficient_quota", "message": "You exceeded your current quota"})]).unwrap_err().kind, ErrorKind::Billing);
+    assert_eq!(
+        replay(&[json!({"type": "error", "code": "insufficient_quota", "message": "You exceeded your current quota"})]).unwrap_err().kind,
+        ErrorKind::Billing
+    );
     assert_eq!(replay(&[json!({"type": "response.output_text.delta", "delta": "x"})]).unwrap_err().kind, ErrorKind::Network);
 }

@@ -58,7 +58,9 @@ mod tests {
     #[tokio::test]
     async fn agents_are_told_by_id_and_name() {
         let kit = Kit::new();
-        kit.answer("agents.list", |_| Ok(json!({"defaultId": "jerry", "agents": [{"id": "jerry", "workspace": "/secret"}, {"id": "bobby", "identity": {"name": "Bobby"}}]})));
+        kit.answer("agents.list", |_| {
+            Ok(json!({"defaultId": "jerry", "agents": [{"id": "jerry", "workspace": "/secret"}, {"id": "bobby", "identity": {"name": "Bobby"}}]}))
+        });
         let seen = kit.call("agents_list", json!({})).await.unwrap().details.unwrap();
         assert_eq!(
             seen,

@@ -11,7 +11,19 @@ use crate::{Tool, ToolCx, ToolError, ToolOutput, ToolSpec, bound};
 
 /// Keys of a job that models also write beside `action`.
 const JOB_KEYS: [&str; 13] = [
-    "name", "description", "enabled", "schedule", "sessionTarget", "wakeMode", "payload", "delivery", "deleteAfterRun", "agentId", "sessionKey", "failureAlert", "declarationKey",
+    "name",
+    "description",
+    "enabled",
+    "schedule",
+    "sessionTarget",
+    "wakeMode",
+    "payload",
+    "delivery",
+    "deleteAfterRun",
+    "agentId",
+    "sessionKey",
+    "failureAlert",
+    "declarationKey",
 ];
 
 /// Schedules work.
@@ -126,7 +138,14 @@ fn job(cx: &ToolCx, args: &Args) -> Result<Map<String, Value>, ToolError> {
     if !schedule.contains_key("kind") {
         let kind = ["at", "everyMs", "expr"].into_iter().find(|k| schedule.contains_key(*k));
         let kind = kind.ok_or_else(|| ToolError::BadArguments("field `job.schedule` needs at, everyMs or expr".into()))?;
-        schedule.insert("kind".into(), json!(match kind { "at" => "at", "everyMs" => "every", _ => "cron" }));
+        schedule.insert(
+            "kind".into(),
+            json!(match kind {
+                "at" => "at",
+                "everyMs" => "every",
+                _ => "cron",
+            }),
+        );
     }
     let payload = job.get_mut("payload").and_then(Value::as_object_mut).ok_or_else(|| ToolError::BadArguments("missing field `job.payload`".into()))?;
     if !payload.contains_key("kind") {
@@ -183,7 +202,11 @@ mod tests {
             (json!({"action": "run", "jobId": "j"}), "cron.run", json!({"id": "j", "mode": "force"})),
             (json!({"action": "update", "jobId": "j", "patch": {"enabled": false}}), "cron.update", json!({"id": "j", "patch": {"enabled": false}})),
             (json!({"action": "runs", "jobId": "j"}), "cron.runs", json!({"id": "j", "limit": 20})),
-            (json!({"action": "wake", "text": "t"}), "wake", json!({"mode": "next-heartbeat", "text": "t", "sessionKey": "agent:jerry:main", "agentId": "jerry"})),
+            (
+                json!({"action": "wake", "text": "t"}),
+                "wake",
+                json!({"mode": "next-heartbeat", "text": "t", "sessionKey": "agent:jerry:main", "agentId": "jerry"}),
+            ),
         ] {
             kit.answer(method, |_| Ok(json!({"ok": true})));
             kit.call("cron", args).await.unwrap();

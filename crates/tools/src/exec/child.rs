@@ -77,11 +77,15 @@ impl Running {
     ) -> io::Result<(Self, Option<ChildStdin>)> {
         let stages: Vec<(PathBuf, String, Vec<String>)> = match job {
             Job::Shell(text) => vec![(shell().into(), shell().into(), vec!["-c".into(), text.clone()])],
-            Job::Plain(plan) => plan.stages.iter().map(|s| {
-                // Programs that serve many names look at the name; others look for their files beside it.
-                let name = if s.program.named.contains('/') { s.program.found.display().to_string() } else { s.program.named.clone() };
-                (s.program.real.clone(), name, s.args.clone())
-            }).collect(),
+            Job::Plain(plan) => plan
+                .stages
+                .iter()
+                .map(|s| {
+                    // Programs that serve many names look at the name; others look for their files beside it.
+                    let name = if s.program.named.contains('/') { s.program.found.display().to_string() } else { s.program.named.clone() };
+                    (s.program.real.clone(), name, s.args.clone())
+                })
+                .collect(),
         };
         let count = stages.len();
         let mut running: Option<Self> = None;
@@ -177,9 +181,10 @@ impl Running {
     /// Whether all programs ended, without reaping them.
     fn all_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.children.iter().filter_map(|c| c.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)).all(|pid| {
-            !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
-        })
+        self.children
+            .iter()
+            .filter_map(|c| c.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+            .all(|pid| !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None)))
     }
 }
 

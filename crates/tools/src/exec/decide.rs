@@ -14,8 +14,40 @@ use crate::{
 
 /// Programs that run the program named in their arguments.
 const WRAPPERS: [&str; 34] = [
-    "env", "nice", "nohup", "timeout", "xargs", "sudo", "doas", "su", "setsid", "stdbuf", "time", "busybox", "toybox", "chroot", "unshare", "nsenter", "ionice", "taskset",
-    "watch", "strace", "ltrace", "gdb", "script", "flock", "parallel", "setpriv", "runuser", "systemd-run", "chrt", "prlimit", "rlwrap", "expect", "entr", "unbuffer",
+    "env",
+    "nice",
+    "nohup",
+    "timeout",
+    "xargs",
+    "sudo",
+    "doas",
+    "su",
+    "setsid",
+    "stdbuf",
+    "time",
+    "busybox",
+    "toybox",
+    "chroot",
+    "unshare",
+    "nsenter",
+    "ionice",
+    "taskset",
+    "watch",
+    "strace",
+    "ltrace",
+    "gdb",
+    "script",
+    "flock",
+    "parallel",
+    "setpriv",
+    "runuser",
+    "systemd-run",
+    "chrt",
+    "prlimit",
+    "rlwrap",
+    "expect",
+    "entr",
+    "unbuffer",
 ];
 /// Shells: whoever runs one runs anything.
 const SHELLS: [&str; 15] = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "csh", "tcsh", "pwsh", "powershell", "nu", "elvish", "xonsh"];
@@ -194,7 +226,9 @@ pub fn judge(stage: &Stage, rules: &ExecRules, home: &Path, workspace: &Path) ->
 fn runs_others(stage: &Stage, inline: InlineEval) -> Option<String> {
     let base = |path: &Path| path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     let names = [base(Path::new(&stage.program.named)), base(&stage.program.found), base(&stage.program.real)];
-    let is = |list: &[&str]| names.iter().find(|name| list.contains(&name.as_str()) || list.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')));
+    let is = |list: &[&str]| {
+        names.iter().find(|name| list.contains(&name.as_str()) || list.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')))
+    };
     if let Some(name) = is(&SHELLS) {
         return Some(format!("{name} is a shell, which can run anything; name the program itself"));
     }
@@ -202,10 +236,21 @@ fn runs_others(stage: &Stage, inline: InlineEval) -> Option<String> {
         return Some(format!("{name} runs another program; name that program itself"));
     }
     let options = || stage.args.iter();
-    if names.iter().any(|n| n == "find" || n == "gfind" || n == "fd") && options().any(|a| a.starts_with("-exec") || a.starts_with("-ok") || a == "-x" || a == "-X" || a.starts_with("--exec")) {
+    if names.iter().any(|n| n == "find" || n == "gfind" || n == "fd")
+        && options().any(|a| a.starts_with("-exec") || a.starts_with("-ok") || a == "-x" || a == "-X" || a.starts_with("--exec"))
+    {
         return Some("find would run other programs (-exec)".into());
     }
-    if names.iter().any(|n| n == "git") && options().any(|a| a == "-c" || a.starts_with("-c") && !a.starts_with("-c ") && a.contains('=') || a.starts_with("--config-env") || a.starts_with("--exec-path") || a.starts_with("--upload-pack") || a.starts_with("--receive-pack")) {
+    if names.iter().any(|n| n == "git")
+        && options().any(|a| {
+            a == "-c"
+                || a.starts_with("-c") && !a.starts_with("-c ") && a.contains('=')
+                || a.starts_with("--config-env")
+                || a.starts_with("--exec-path")
+                || a.starts_with("--upload-pack")
+                || a.starts_with("--receive-pack")
+        })
+    {
         return Some("git could run other programs with these options".into());
     }
     if inline == InlineEval::Allow {

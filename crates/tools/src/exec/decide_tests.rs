@@ -42,9 +42,27 @@ fn the_stricter_word_counts() {
 fn programs_that_run_programs_are_never_let_through() {
     let rules = rules(&json!({"safeBins": ["env", "find", "awk", "python3"]}), &["/usr/bin/*", "*"]);
     for words in [
-        &["sh", "-c", "x"][..], &["bash", "x.sh"], &["env", "rm"], &["xargs", "rm"], &["sudo", "ls"], &["find", ".", "-exec", "rm", "{}", ";"], &["find", ".", "-execdir", "x"],
-        &["python3", "-c", "x"], &["python3.11", "-Bc", "x"], &["python3"], &["python3", "-"], &["node", "--eval", "x"], &["node", "--ev=x"], &["perl", "-lane", "x"], &["awk", "BEGIN{system(1)}"],
-        &["deno", "eval", "x"], &["git", "-c", "alias.x=!sh", "x"], &["git", "-ccore.pager=sh", "log"], &["busybox", "sh"], &["timeout", "5", "sh"], &["python3", "-m", "http.server"],
+        &["sh", "-c", "x"][..],
+        &["bash", "x.sh"],
+        &["env", "rm"],
+        &["xargs", "rm"],
+        &["sudo", "ls"],
+        &["find", ".", "-exec", "rm", "{}", ";"],
+        &["find", ".", "-execdir", "x"],
+        &["python3", "-c", "x"],
+        &["python3.11", "-Bc", "x"],
+        &["python3"],
+        &["python3", "-"],
+        &["node", "--eval", "x"],
+        &["node", "--ev=x"],
+        &["perl", "-lane", "x"],
+        &["awk", "BEGIN{system(1)}"],
+        &["deno", "eval", "x"],
+        &["git", "-c", "alias.x=!sh", "x"],
+        &["git", "-ccore.pager=sh", "log"],
+        &["busybox", "sh"],
+        &["timeout", "5", "sh"],
+        &["python3", "-m", "http.server"],
     ] {
         assert!(matches!(judge(&stage(words), &rules, "/h".as_ref(), "/ws".as_ref()), Judged::Miss { remedy: None, .. }), "{words:?}");
     }

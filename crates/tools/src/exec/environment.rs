@@ -6,10 +6,53 @@ use crate::{Places, ToolError};
 
 /// Variables that make a program load or run other code; neither inherited nor set by a call.
 const REFUSED: [&str; 47] = [
-    "BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "IFS", "PROMPT_COMMAND", "ZDOTDIR", "CDPATH", "GLOBIGNORE", "NODE_OPTIONS", "NODE_PATH", "NODE_REPL_EXTERNAL_MODULE",
-    "PYTHONSTARTUP", "PYTHONPATH", "PYTHONHOME", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PERL5OPT", "PERL5LIB", "PERL5DB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS",
-    "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "GCONV_PATH", "HOSTALIASES", "LOCPATH", "NLSPATH", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_EXEC_PATH", "GIT_PAGER",
-    "GIT_EDITOR", "GIT_ASKPASS", "SSH_ASKPASS", "GIT_TEMPLATE_DIR", "LUA_INIT", "PHPRC", "PHP_INI_SCAN_DIR", "RUSTC_WRAPPER", "MAKEFLAGS", "GLIBC_TUNABLES", "LESSOPEN", "LESSCLOSE",
+    "BASH_ENV",
+    "ENV",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "IFS",
+    "PROMPT_COMMAND",
+    "ZDOTDIR",
+    "CDPATH",
+    "GLOBIGNORE",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_REPL_EXTERNAL_MODULE",
+    "PYTHONSTARTUP",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONBREAKPOINT",
+    "PERL5OPT",
+    "PERL5LIB",
+    "PERL5DB",
+    "RUBYOPT",
+    "RUBYLIB",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "GCONV_PATH",
+    "HOSTALIASES",
+    "LOCPATH",
+    "NLSPATH",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_EXEC_PATH",
+    "GIT_PAGER",
+    "GIT_EDITOR",
+    "GIT_ASKPASS",
+    "SSH_ASKPASS",
+    "GIT_TEMPLATE_DIR",
+    "LUA_INIT",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "RUSTC_WRAPPER",
+    "MAKEFLAGS",
+    "GLIBC_TUNABLES",
+    "LESSOPEN",
+    "LESSCLOSE",
 ];
 /// Beginnings of such names.
 const REFUSED_PREFIXES: [&str; 5] = ["LD_", "DYLD_", "BASH_FUNC_", "MALLOC_", "GIT_CONFIG"];
@@ -70,7 +113,14 @@ mod tests {
     #[test]
     fn dangerous_variables_neither_pass_nor_are_set() {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<BTreeMap<_, _>>();
-        let env = map(&[("LD_PRELOAD", "x"), ("NODE_OPTIONS", "x"), ("OPENCLAW_GATEWAY_TOKEN", "t"), ("OPENCLAW_HOME", "/h"), ("NOMAD_TOKEN", "n"), ("PATH", "/bin:.:rel:/usr/bin")]);
+        let env = map(&[
+            ("LD_PRELOAD", "x"),
+            ("NODE_OPTIONS", "x"),
+            ("OPENCLAW_GATEWAY_TOKEN", "t"),
+            ("OPENCLAW_HOME", "/h"),
+            ("NOMAD_TOKEN", "n"),
+            ("PATH", "/bin:.:rel:/usr/bin"),
+        ]);
         let places = Places { env, ..Places::default() };
         let path = search_path(&places, &["/opt/x".into(), "also/rel".into()]);
         assert_eq!(path, "/opt/x:/bin:/usr/bin");

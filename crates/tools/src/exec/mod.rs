@@ -133,7 +133,8 @@ impl Tool for Exec {
         }
         let limit = limit(&cx, args.timeout)?;
         let cwd = self.folder(&cx, args.workdir.as_deref())?;
-        let prepend: Vec<String> = cx.setting(&["exec", "pathPrepend"]).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let prepend: Vec<String> =
+            cx.setting(&["exec", "pathPrepend"]).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let search = environment::search_path(&self.places, &prepend);
         let env = environment::of_child(&self.places, &search, &args.env)?;
         let rules = rules(&cx, &args).await?;
@@ -141,17 +142,10 @@ impl Tool for Exec {
 
         let number = |key: &str, default: u64| cx.setting(&["exec", key]).and_then(Value::as_u64).filter(|n| *n > 0).unwrap_or(default);
         let background = args.background.unwrap_or(false);
-        let start = Start {
-            job,
-            command: args.command,
-            cwd,
-            env,
-            input: if background { Input::Piped } else { Input::Closed },
-            limit,
-            notify: notify(&cx),
-        };
+        let start = Start { job, command: args.command, cwd, env, input: if background { Input::Piped } else { Input::Closed }, limit, notify: notify(&cx) };
         let session = self.sessions.start(&cx, start, Duration::from_millis(number("cleanupMs", CLEANUP_DEFAULT_MS)))?;
-        let wait = if background { Duration::ZERO } else { Duration::from_millis(args.yield_ms.unwrap_or_else(|| number("backgroundMs", YIELD_DEFAULT_MS)).max(10)) };
+        let wait =
+            if background { Duration::ZERO } else { Duration::from_millis(args.yield_ms.unwrap_or_else(|| number("backgroundMs", YIELD_DEFAULT_MS)).max(10)) };
         follow(&cx, session, wait, &self.sessions).await
     }
 }
@@ -311,8 +305,12 @@ fn check_host(cx: &ToolCx, wanted: Option<Host>) -> Result<(), ToolError> {
     let set = cx.setting(&["exec", "host"]).and_then(|v| serde_json::from_value::<Host>(v.clone()).ok());
     for host in [set, wanted].into_iter().flatten() {
         match host {
-            Host::Sandbox => return Err(ToolError::Failed("exec is to run in a sandbox, and this gateway has no sandbox engine; it is not run on the host instead".into())),
-            Host::Node => return Err(ToolError::Failed("exec is to run on a node, and this gateway cannot run commands on nodes yet; it is not run here instead".into())),
+            Host::Sandbox => {
+                return Err(ToolError::Failed("exec is to run in a sandbox, and this gateway has no sandbox engine; it is not run on the host instead".into()));
+            }
+            Host::Node => {
+                return Err(ToolError::Failed("exec is to run on a node, and this gateway cannot run commands on nodes yet; it is not run here instead".into()));
+            }
             Host::Auto | Host::Gateway => {}
         }
     }
@@ -320,7 +318,11 @@ fn check_host(cx: &ToolCx, wanted: Option<Host>) -> Result<(), ToolError> {
 }
 
 fn limit(cx: &ToolCx, wanted: Option<f64>) -> Result<Duration, ToolError> {
-    let set = ["timeoutSeconds", "timeoutSec"].iter().find_map(|key| cx.setting(&["exec", key]).and_then(Value::as_u64)).filter(|s| *s > 0).unwrap_or(LIMIT_DEFAULT_S);
+    let set = ["timeoutSeconds", "timeoutSec"]
+        .iter()
+        .find_map(|key| cx.setting(&["exec", key]).and_then(Value::as_u64))
+        .filter(|s| *s > 0)
+        .unwrap_or(LIMIT_DEFAULT_S);
     match wanted {
         None => Ok(Duration::from_secs(set.min(LIMIT_MAX_S))),
         Some(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(LIMIT_MAX_S as f64))),
@@ -339,10 +341,15 @@ fn notify(cx: &ToolCx) -> Notify {
 }
 
 async fn rules(cx: &ToolCx, args: &Args) -> Result<ExecRules, ToolError> {
-    let answer = cx.rpc("internal.exec.policy", json!({"agentId": cx.agent})).await.map_err(|e| ToolError::Failed(format!("the exec approvals cannot be read, so nothing is run: {e}")))?;
+    let answer = cx
+        .rpc("internal.exec.policy", json!({"agentId": cx.agent}))
+        .await
+        .map_err(|e| ToolError::Failed(format!("the exec approvals cannot be read, so nothing is run: {e}")))?;
     let file: ApprovalsFile = match answer.get("file").filter(|f| !f.is_null()) {
         None => ApprovalsFile::default(),
-        Some(file) => serde_json::from_value(file.clone()).map_err(|e| ToolError::Failed(format!("the exec approvals cannot be understood, so nothing is run: {e}")))?,
+        Some(file) => {
+            serde_json::from_value(file.clone()).map_err(|e| ToolError::Failed(format!("the exec approvals cannot be understood, so nothing is run: {e}")))?
+        }
     };
     Ok(ExecRules::of(cx.setting(&["exec"]), file.of(cx.agent.as_str()), args.security, args.ask))
 }

@@ -36,9 +36,24 @@ const ROWS: [Row; 9] = [
     ("tail", (0, 0), "-n -c --lines --bytes", "-q -v -z --quiet --silent --verbose --zero-terminated"),
     ("tr", (1, 2), "", "-c -C -d -s -t --complement --delete --squeeze-repeats --truncate-set1"),
     ("wc", (0, 0), "", "-c -m -l -L -w --bytes --chars --lines --max-line-length --words"),
-    ("jq", (1, 1), "--indent", "-r -c -n -s -S -e -j -a -M -C --raw-output --compact-output --null-input --slurp --sort-keys --exit-status --join-output --tab"),
-    ("grep", (1, 1), "-e -m -A -B -C --regexp --max-count", "-E -F -i -v -n -c -o -w -x -q --extended-regexp --fixed-strings --ignore-case --invert-match --line-number --count --only-matching"),
-    ("sort", (0, 0), "-k -t --key --field-separator", "-b -d -f -g -h -i -M -n -r -R -s -u -V -z --numeric-sort --reverse --unique --stable --version-sort --human-numeric-sort"),
+    (
+        "jq",
+        (1, 1),
+        "--indent",
+        "-r -c -n -s -S -e -j -a -M -C --raw-output --compact-output --null-input --slurp --sort-keys --exit-status --join-output --tab",
+    ),
+    (
+        "grep",
+        (1, 1),
+        "-e -m -A -B -C --regexp --max-count",
+        "-E -F -i -v -n -c -o -w -x -q --extended-regexp --fixed-strings --ignore-case --invert-match --line-number --count --only-matching",
+    ),
+    (
+        "sort",
+        (0, 0),
+        "-k -t --key --field-separator",
+        "-b -d -f -g -h -i -M -n -r -R -s -u -V -z --numeric-sort --reverse --unique --stable --version-sort --human-numeric-sort",
+    ),
 ];
 
 /// The safe bins of an agent.
@@ -52,7 +67,9 @@ impl SafeBins {
     /// Reads `tools.exec` (`safeBins`, `safeBinProfiles`, `safeBinTrustedDirs`).
     #[must_use]
     pub fn of(exec: Option<&Value>) -> Self {
-        let list = |key: &str| exec.and_then(|e| e.get(key)).and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>());
+        let list = |key: &str| {
+            exec.and_then(|e| e.get(key)).and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
+        };
         let names = list("safeBins").unwrap_or_else(|| DEFAULT.iter().map(|n| (*n).to_owned()).collect());
         let profiles = exec.and_then(|e| e.get("safeBinProfiles"));
         let dirs = list("safeBinTrustedDirs").unwrap_or_default().into_iter().chain(TRUSTED_DIRS.iter().map(|d| (*d).to_owned()));
@@ -161,7 +178,10 @@ impl Profile {
             }
         }
         if positional < self.min_positional || positional > self.max_positional {
-            return Err(format!("{name} may have {} to {} arguments, not {positional}: as a safe bin it reads standard input, no files", self.min_positional, self.max_positional));
+            return Err(format!(
+                "{name} may have {} to {} arguments, not {positional}: as a safe bin it reads standard input, no files",
+                self.min_positional, self.max_positional
+            ));
         }
         Ok(())
     }
@@ -190,10 +210,24 @@ mod tests {
 
     #[test]
     fn filters_read_standard_input_only() {
-        for good in ["head -20", "head -n 5", "head -n5", "cut -d / -f 1,2", "cut --fields=1 -d:", "tr a-z A-Z", "tr -d '\\n'", "wc -l", "uniq -c", "tail -c +5"] {
+        for good in
+            ["head -20", "head -n 5", "head -n5", "cut -d / -f 1,2", "cut --fields=1 -d:", "tr a-z A-Z", "tr -d '\\n'", "wc -l", "uniq -c", "tail -c +5"]
+        {
             assert_eq!(check(json!({}), good), Some(Ok(())), "{good}");
         }
-        for bad in ["head /etc/passwd", "head -n 5 file", "wc --files0-from=x", "wc --files0=x", "head --lin 5", "tr a b c", "tr", "cut -f 1 -- /etc/passwd", "tail -f", "uniq in out", "cut -d ~/x -f1x ../y"] {
+        for bad in [
+            "head /etc/passwd",
+            "head -n 5 file",
+            "wc --files0-from=x",
+            "wc --files0=x",
+            "head --lin 5",
+            "tr a b c",
+            "tr",
+            "cut -f 1 -- /etc/passwd",
+            "tail -f",
+            "uniq in out",
+            "cut -d ~/x -f1x ../y",
+        ] {
             let Ok(_) = split(bad) else { continue };
             assert!(matches!(check(json!({}), bad), Some(Err(_))), "{bad}");
         }
@@ -205,7 +239,9 @@ mod tests {
     fn profiles_of_ones_own_and_programs_without_one() {
         let sort = json!({"safeBins": ["sort", "jq"]});
         assert_eq!(check(sort.clone(), "sort -rn"), Some(Ok(())));
-        for bad in ["sort -o out", "sort --compress-program=sh", "sort --compress-prog=sh", "sort --files0-from=x", "jq -f x .", "jq . file", "jq --rawfile a b ."] {
+        for bad in
+            ["sort -o out", "sort --compress-program=sh", "sort --compress-prog=sh", "sort --files0-from=x", "jq -f x .", "jq . file", "jq --rawfile a b ."]
+        {
             assert!(matches!(check(sort.clone(), bad), Some(Err(_))), "{bad}");
         }
         let own = json!({"safeBins": ["myfilter"], "safeBinProfiles": {"myfilter": {"maxPositional": 1, "allowedValueFlags": ["--limit", "-l"], "deniedFlags": ["-x"]}}});

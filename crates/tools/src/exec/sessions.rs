@@ -34,12 +34,34 @@ const WATCHDOG_AFTER: Duration = Duration::from_millis(500);
 const NOTICE_BYTES: usize = 800;
 
 const FIRST: [&str; 24] = [
-    "amber", "brisk", "calm", "clear", "coral", "dawn", "deep", "fresh", "glow", "good", "kind", "lucky", "mild", "neat", "nimble", "oceanic", "quick", "quiet", "salty", "sharp",
-    "swift", "tidal", "warm", "young",
+    "amber", "brisk", "calm", "clear", "coral", "dawn", "deep", "fresh", "glow", "good", "kind", "lucky", "mild", "neat", "nimble", "oceanic", "quick",
+    "quiet", "salty", "sharp", "swift", "tidal", "warm", "young",
 ];
 const SECOND: [&str; 24] = [
-    "basil", "bloom", "canyon", "cedar", "claw", "cloud", "comet", "cove", "crest", "ember", "falcon", "fjord", "forest", "haven", "lagoon", "lobster", "meadow", "nudibranch",
-    "orbit", "pine", "reef", "ridge", "shell", "wharf",
+    "basil",
+    "bloom",
+    "canyon",
+    "cedar",
+    "claw",
+    "cloud",
+    "comet",
+    "cove",
+    "crest",
+    "ember",
+    "falcon",
+    "fjord",
+    "forest",
+    "haven",
+    "lagoon",
+    "lobster",
+    "meadow",
+    "nudibranch",
+    "orbit",
+    "pine",
+    "reef",
+    "ridge",
+    "shell",
+    "wharf",
 ];
 
 /// Why a command is to end.
@@ -201,14 +223,18 @@ impl Sessions {
                     None
                 }
             };
-            let (status, reason) = if let Some(status) = early { (status, None) } else { tokio::select! {
-                biased;
-                status = running.wait() => (status, None),
-                () = stopping.cancelled() => (running.kill().await, Some("stopped")),
-                // A sender that is gone means that nobody can ask any more, not that the command is to end.
-                true = asked(&mut stop_rx) => (running.kill().await, Some("killed")),
-                () = &mut limit => (running.kill().await, Some("timeout")),
-            } };
+            let (status, reason) = if let Some(status) = early {
+                (status, None)
+            } else {
+                tokio::select! {
+                    biased;
+                    status = running.wait() => (status, None),
+                    () = stopping.cancelled() => (running.kill().await, Some("stopped")),
+                    // A sender that is gone means that nobody can ask any more, not that the command is to end.
+                    true = asked(&mut stop_rx) => (running.kill().await, Some("killed")),
+                    () = &mut limit => (running.kill().await, Some("timeout")),
+                }
+            };
             running.finish().await;
             if let Some(watchdog) = watchdog {
                 watchdog.dismiss().await;
@@ -242,8 +268,7 @@ impl Sessions {
     /// An agent's background commands, oldest first.
     #[must_use]
     pub fn list(&self, agent: &AgentId) -> Vec<SessionView> {
-        let mut views: Vec<SessionView> =
-            self.lock().values().filter(|s| s.agent == *agent && s.background.load(Ordering::SeqCst)).map(|s| s.view()).collect();
+        let mut views: Vec<SessionView> = self.lock().values().filter(|s| s.agent == *agent && s.background.load(Ordering::SeqCst)).map(|s| s.view()).collect();
         views.sort_by_key(|v| v.started_at);
         views
     }

@@ -123,7 +123,17 @@ async fn allowed_programs_run_without_a_shell() {
     assert_eq!(text(&kit, "printf '%s|' 'a;b' '$HOME' '*'").await, "a;b|$HOME|*|");
     assert_eq!(text(&kit, "printf 'b\\na\\n' | head -1").await, "b");
     assert!(!kit.calls("internal.exec.used").is_empty());
-    for bad in ["printf a; touch x", "printf $(touch x)", "touch x", "printf a | tee x", "env touch x", "printf a > x", "sh -c 'touch x'", "head -1 /etc/passwd", "./printf a"] {
+    for bad in [
+        "printf a; touch x",
+        "printf $(touch x)",
+        "touch x",
+        "printf a | tee x",
+        "env touch x",
+        "printf a > x",
+        "sh -c 'touch x'",
+        "head -1 /etc/passwd",
+        "./printf a",
+    ] {
         let err = kit.call("exec", json!({"command": bad})).await.unwrap_err();
         assert!(matches!(err, ToolError::Denied(_)), "{bad}: {err}");
     }

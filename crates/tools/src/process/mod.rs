@@ -92,12 +92,14 @@ impl Tool for Process {
     async fn call(&self, cx: ToolCx, args: Args) -> Result<ToolOutput, ToolError> {
         if matches!(args.action, Action::List) {
             let list = self.sessions.list(&cx.agent);
-            let lines: Vec<String> = list.iter().map(|v| format!("{} {} {} s :: {}", v.session_id, v.status, v.runtime_ms / 1000, crate::bound::head(&v.command, 120))).collect();
+            let lines: Vec<String> =
+                list.iter().map(|v| format!("{} {} {} s :: {}", v.session_id, v.status, v.runtime_ms / 1000, crate::bound::head(&v.command, 120))).collect();
             let text = if lines.is_empty() { "No background commands.".into() } else { lines.join("\n") };
             return Ok(ToolOutput::text(text).with_details(json!({"status": "completed", "sessions": list})));
         }
         let id = args.session_id.as_deref().ok_or_else(|| ToolError::BadArguments("missing field `sessionId`".into()))?;
-        let session = self.sessions.get(&cx.agent, id).ok_or_else(|| ToolError::Failed(format!("there is no background command {}", crate::bound::head(id, 80))))?;
+        let session =
+            self.sessions.get(&cx.agent, id).ok_or_else(|| ToolError::Failed(format!("there is no background command {}", crate::bound::head(id, 80))))?;
         match args.action {
             Action::List => Ok(ToolOutput::text("")),
             Action::Poll => {

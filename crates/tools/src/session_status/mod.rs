@@ -98,10 +98,16 @@ mod tests {
     #[tokio::test]
     async fn a_status_is_shown_and_a_model_set() {
         let kit = Kit::new();
-        kit.answer("sessions.describe", |p| Ok(json!({"session": {"key": p["key"], "modelProvider": "mock", "model": "m1", "status": "done", "totalTokens": 50, "contextTokens": 200}})));
+        kit.answer("sessions.describe", |p| {
+            Ok(json!({"session": {"key": p["key"], "modelProvider": "mock", "model": "m1", "status": "done", "totalTokens": 50, "contextTokens": 200}}))
+        });
         kit.answer("sessions.patch", |_| Ok(json!({"ok": true})));
         let seen = kit.call("session_status", json!({})).await.unwrap();
-        assert!(seen.plain_text().contains("Model: mock/m1\n") && seen.plain_text().contains("25 %") && seen.plain_text().contains("2026-01-01 00:00"), "{}", seen.plain_text());
+        assert!(
+            seen.plain_text().contains("Model: mock/m1\n") && seen.plain_text().contains("25 %") && seen.plain_text().contains("2026-01-01 00:00"),
+            "{}",
+            seen.plain_text()
+        );
         assert_eq!(seen.details.unwrap()["changedModel"], false);
         kit.call("session_status", json!({"sessionKey": "x", "model": "default"})).await.unwrap();
         assert_eq!(kit.calls("sessions.patch")[0], json!({"key": "agent:jerry:x", "model": null}));

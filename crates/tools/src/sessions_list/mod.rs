@@ -13,8 +13,24 @@ use crate::{Tool, ToolCx, ToolError, ToolOutput, ToolSpec};
 const SESSIONS_MAX: u64 = 200;
 /// What is told of a session; a full row is many times as long.
 const FIELDS: [&str; 18] = [
-    "key", "agentId", "kind", "classification", "label", "displayName", "derivedTitle", "sessionId", "status", "updatedAt", "chatType", "channel", "model", "modelProvider",
-    "totalTokens", "contextTokens", "parentSessionKey", "lastMessagePreview",
+    "key",
+    "agentId",
+    "kind",
+    "classification",
+    "label",
+    "displayName",
+    "derivedTitle",
+    "sessionId",
+    "status",
+    "updatedAt",
+    "chatType",
+    "channel",
+    "model",
+    "modelProvider",
+    "totalTokens",
+    "contextTokens",
+    "parentSessionKey",
+    "lastMessagePreview",
 ];
 
 /// Lists sessions.

@@ -142,9 +142,15 @@ mod tests {
     #[tokio::test]
     async fn waiting_gives_the_reply_and_not_waiting_does_not() {
         let kit = kit();
-        assert_eq!(send(&kit, json!({"agentId": "Bobby", "message": "ping"})).await, json!({"runId": "effect-1", "status": "ok", "reply": "pong", "sessionKey": "agent:bobby:main"}));
+        assert_eq!(
+            send(&kit, json!({"agentId": "Bobby", "message": "ping"})).await,
+            json!({"runId": "effect-1", "status": "ok", "reply": "pong", "sessionKey": "agent:bobby:main"})
+        );
         assert_eq!(kit.calls("sessions.send")[0], json!({"key": "agent:bobby:main", "message": "ping", "idempotencyKey": "effect-1", "timeoutMs": 30000}));
-        assert_eq!(send(&kit, json!({"sessionKey": "agent:bobby:x", "message": "m", "timeoutSeconds": 0})).await, json!({"runId": "effect-1", "status": "accepted", "sessionKey": "agent:bobby:x"}));
+        assert_eq!(
+            send(&kit, json!({"sessionKey": "agent:bobby:x", "message": "m", "timeoutSeconds": 0})).await,
+            json!({"runId": "effect-1", "status": "accepted", "sessionKey": "agent:bobby:x"})
+        );
         assert_eq!(kit.calls("agent.wait").len(), 1);
         kit.answer("sessions.resolve", |p| Ok(json!({"key": format!("agent:bobby:{}", p["label"].as_str().unwrap())})));
         assert_eq!(send(&kit, json!({"label": "ops", "message": "m", "timeoutSeconds": 0})).await["sessionKey"], "agent:bobby:ops");

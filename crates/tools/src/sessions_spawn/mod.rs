@@ -110,7 +110,11 @@ mod tests {
             asked,
             json!({"task": "count", "model": "a/b", "runTimeoutSeconds": 60.0, "cleanup": "keep", "requesterSessionKey": "agent:jerry:main", "requesterRunId": "run-1", "idempotencyKey": "effect-1"})
         );
-        for (args, field) in [(json!({}), "`task`"), (json!({"task": "x", "cleanup": "burn"}), "`cleanup`"), (json!({"task": "x", "runTimeoutSeconds": -1}), "`runTimeoutSeconds`")] {
+        for (args, field) in [
+            (json!({}), "`task`"),
+            (json!({"task": "x", "cleanup": "burn"}), "`cleanup`"),
+            (json!({"task": "x", "runTimeoutSeconds": -1}), "`runTimeoutSeconds`"),
+        ] {
             assert!(kit.call("sessions_spawn", args).await.unwrap_err().to_string().contains(field));
         }
         kit.answer("internal.sessions.spawn", |_| Err(Failure::new(FailureCode::Forbidden, "too deep")));

@@ -15,8 +15,8 @@ const STACK_BYTES: usize = 32 * 1024 * 1024;
 const SKIPPED: [&str; 10] = ["script", "style", "noscript", "svg", "iframe", "template", "head", "nav", "canvas", "form"];
 /// Elements that end by themselves.
 const NO_DEPTH: [&str; 26] = [
-    "p", "li", "br", "img", "td", "tr", "th", "dt", "dd", "option", "input", "meta", "link", "hr", "source", "wbr", "area", "base", "col", "embed", "param", "track", "tbody",
-    "thead", "tfoot", "colgroup",
+    "p", "li", "br", "img", "td", "tr", "th", "dt", "dd", "option", "input", "meta", "link", "hr", "source", "wbr", "area", "base", "col", "embed", "param",
+    "track", "tbody", "thead", "tfoot", "colgroup",
 ];
 /// Formatting elements, which parsers open again.
 const FORMATTING: [&str; 14] = ["a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"];
@@ -146,7 +146,8 @@ mod tests {
 
     #[tokio::test]
     async fn hostile_pages_are_stripped_not_parsed() {
-        for page in ["<div>".repeat(200_000), (0..3000).map(|i| format!("<b id={i}>")).collect::<String>() + &"<p>x".repeat(100_000), "<a><p>".repeat(100_000)] {
+        for page in ["<div>".repeat(200_000), (0..3000).map(|i| format!("<b id={i}>")).collect::<String>() + &"<p>x".repeat(100_000), "<a><p>".repeat(100_000)]
+        {
             assert!(!tame(&page));
             let _ = to_text(page, Mode::Markdown).await;
         }

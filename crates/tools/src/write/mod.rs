@@ -49,7 +49,8 @@ impl Tool for Write {
         }
         let paths = Paths::of(&cx, &self.places);
         let unique = cx.world.rng.uuid();
-        let (path, new, size) = blocking(move || paths.write(&args.path, args.content.as_bytes(), &unique).map(|(path, new)| (path, new, args.content.len()))).await?;
+        let (path, new, size) =
+            blocking(move || paths.write(&args.path, args.content.as_bytes(), &unique).map(|(path, new)| (path, new, args.content.len()))).await?;
         let verb = if new { "Made" } else { "Replaced" };
         Ok(ToolOutput::text(format!("{verb} {} ({size} bytes)", path.display())).with_details(json!({"path": path, "bytes": size, "created": new})))
     }

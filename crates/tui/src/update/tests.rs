@@ -96,7 +96,13 @@ impl Table {
     }
 
     pub fn hear(&mut self, event: &str, payload: Value) -> Vec<Command> {
-        self.event(Event::Gateway(Box::new(frame::Event { event: event.into(), payload: Some(payload), seq: None, state_version: None, recipient_profile_id: None })))
+        self.event(Event::Gateway(Box::new(frame::Event {
+            event: event.into(),
+            payload: Some(payload),
+            seq: None,
+            state_version: None,
+            recipient_profile_id: None,
+        })))
     }
 
     pub fn agent(&mut self, run: &str, stream: &str, data: Value) {
@@ -162,7 +168,11 @@ fn a_turn_from_the_key_to_the_end() {
     table.agent("run-1", "lifecycle", json!({"phase": "model", "provider": "mock", "model": "two"}));
     table.agent("run-1", "thinking", json!({"text": "hm", "delta": "hm"}));
     table.agent("run-1", "tool", json!({"phase": "start", "name": "exec", "toolCallId": "c", "args": {"command": "ls"}}));
-    table.agent("run-1", "tool", json!({"phase": "result", "name": "exec", "toolCallId": "c", "isError": false, "result": {"content": [{"type": "text", "text": "a b"}]}}));
+    table.agent(
+        "run-1",
+        "tool",
+        json!({"phase": "result", "name": "exec", "toolCallId": "c", "isError": false, "result": {"content": [{"type": "text", "text": "a b"}]}}),
+    );
     table.agent("run-1", "assistant", json!({"text": "Hel", "delta": "Hel", "itemId": "i"}));
     table.chat("run-1", "delta", json!({"deltaText": "Hel", "message": {"content": [{"type": "text", "text": "Hel"}]}}));
     assert_eq!(table.texts(), ["> hi", "(hm)", "[exec: a b]", "Hel▌"]);
@@ -374,7 +384,11 @@ fn a_conversation_that_starts_afresh_is_read_again_and_keeps_the_word_about_it()
     answer["sessionInfo"] = json!({"sessionId": "one", "lifecycleRevision": "0"});
     table.answer(Tag::Startup(KEY.into()), answer);
     table.write("/new");
-    assert!(table.hear("sessions.changed", json!({"sessionKey": KEY, "ts": 1, "phase": "start", "session": {"sessionId": "one", "lifecycleRevision": "0"}})).is_empty());
+    assert!(
+        table
+            .hear("sessions.changed", json!({"sessionKey": KEY, "ts": 1, "phase": "start", "session": {"sessionId": "one", "lifecycleRevision": "0"}}))
+            .is_empty()
+    );
     table.chat("run-1", "final", json!({"message": {"content": [{"type": "text", "text": "begun"}]}}));
     let read = table.hear("sessions.changed", json!({"sessionKey": KEY, "ts": 1, "phase": "end", "session": {"sessionId": "one", "lifecycleRevision": "1"}}));
     assert_eq!(names(&read), ["chat.history"]);
@@ -403,7 +417,8 @@ fn nothing_strange_from_the_gateway_breaks_it() {
             table.hear(name, payload);
         }
     }
-    for tag in [Tag::Startup(KEY.into()), Tag::Older(KEY.into()), Tag::Agents, Tag::Models, Tag::Commands, Tag::Created, Tag::Model, Tag::Approvals, Tag::Abort] {
+    for tag in [Tag::Startup(KEY.into()), Tag::Older(KEY.into()), Tag::Agents, Tag::Models, Tag::Commands, Tag::Created, Tag::Model, Tag::Approvals, Tag::Abort]
+    {
         for result in [json!(null), json!([]), json!({"messages": 3, "agents": {}})] {
             table.answer(tag.clone(), result);
         }

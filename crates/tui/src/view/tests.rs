@@ -119,9 +119,12 @@ fn lists_and_help_fit() {
     let mut table = conversation();
     table.ctrl('p');
     let serial = table.state.list_serial;
-    table.answer(Tag::Sessions(serial), json!({"sessions": [
+    table.answer(
+        Tag::Sessions(serial),
+        json!({"sessions": [
         {"key": "agent:jerry:main", "lastMessagePreview": "Two:"},
-        {"key": "agent:jerry:plans", "label": "Plans", "hasActiveRun": true}]}));
+        {"key": "agent:jerry:plans", "label": "Plans", "hasActiveRun": true}]}),
+    );
     assert_eq!(
         screen(&mut table, 60, 15),
         [

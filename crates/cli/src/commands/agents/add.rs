@@ -5,7 +5,13 @@ use clawstead_terms::{AgentId, Millis};
 use serde_json::{Map, Value, json};
 
 use super::{Bound, set};
-use crate::{commands::{Outcome, config}, cx::Cx, fail::Fail, format::now_ms, print};
+use crate::{
+    commands::{Outcome, config},
+    cx::Cx,
+    fail::Fail,
+    format::now_ms,
+    print,
+};
 
 /// Add an agent.
 #[derive(clap::Args)]

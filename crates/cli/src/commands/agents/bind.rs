@@ -2,7 +2,12 @@ use clawstead_config::Edit;
 use serde_json::{Value, json};
 
 use super::{Bound, Spec, describe, find, match_json};
-use crate::{commands::{Outcome, config}, cx::Cx, fail::Fail, print};
+use crate::{
+    commands::{Outcome, config},
+    cx::Cx,
+    fail::Fail,
+    print,
+};
 
 /// Route channels to an agent.
 #[derive(clap::Args)]

@@ -3,7 +3,12 @@ use std::io::IsTerminal as _;
 use clawstead_config::Edit;
 use serde_json::json;
 
-use crate::{commands::{Outcome, config}, cx::Cx, fail::Fail, print};
+use crate::{
+    commands::{Outcome, config},
+    cx::Cx,
+    fail::Fail,
+    print,
+};
 
 /// Remove an agent; its files move to the trash folder of the state directory.
 #[derive(clap::Args)]

@@ -38,7 +38,8 @@ pub fn row(config: &Config, agent: &Agent, details: bool) -> Value {
         "creatorAgentId": null,
         "createdAt": null,
     });
-    row["routes"] = if bound.is_empty() && is_default { json!(["default (no explicit rules)"]) } else { json!(bound.iter().map(|b| describe(b)).collect::<Vec<_>>()) };
+    row["routes"] =
+        if bound.is_empty() && is_default { json!(["default (no explicit rules)"]) } else { json!(bound.iter().map(|b| describe(b)).collect::<Vec<_>>()) };
     if details {
         row["bindingDetails"] = json!(bound.iter().map(|b| describe(b)).collect::<Vec<_>>());
     }

@@ -16,7 +16,10 @@ use crate::{cx::Cx, fail::Fail};
 
 /// Agents, their workspaces and routing.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw agents list --bindings\n  openclaw agents add ops --workspace ~/agents/ops --model anthropic/claude-sonnet-4-5 --bind telegram:alerts\n  openclaw agents bind --agent ops --bind slack\n  openclaw agents set-identity --agent ops --name Ops --emoji 🛠")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw agents list --bindings\n  openclaw agents add ops --workspace ~/agents/ops --model anthropic/claude-sonnet-4-5 --bind telegram:alerts\n  openclaw agents bind --agent ops --bind slack\n  openclaw agents set-identity --agent ops --name Ops --emoji 🛠"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -3,7 +3,12 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::{find, set};
-use crate::{commands::{Outcome, config}, cx::Cx, fail::Fail, print};
+use crate::{
+    commands::{Outcome, config},
+    cx::Cx,
+    fail::Fail,
+    print,
+};
 
 /// Name, emoji, theme and avatar of an agent.
 #[derive(clap::Args)]
@@ -72,7 +77,11 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     if args.json {
         print::json(&json!({"agentId": agent.id, "identity": identity, "workspace": agent.workspace, "identityFile": read}));
     } else {
-        print::line(&format!("Updated identity of {}: {}", agent.id, identity.iter().map(|(k, v)| format!("{k}={}", crate::format::scalar(v))).collect::<Vec<_>>().join(", ")));
+        print::line(&format!(
+            "Updated identity of {}: {}",
+            agent.id,
+            identity.iter().map(|(k, v)| format!("{k}={}", crate::format::scalar(v))).collect::<Vec<_>>().join(", ")
+        ));
     }
     Ok(0)
 }

@@ -17,7 +17,10 @@ use crate::{
 
 /// Channel accounts.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw channels list --json\n  openclaw channels status --probe\n  openclaw channels add --channel telegram --token 123:abc\n  openclaw channels remove --channel telegram --account alerts --delete")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw channels list --json\n  openclaw channels status --probe\n  openclaw channels add --channel telegram --token 123:abc\n  openclaw channels remove --channel telegram --account alerts --delete"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -257,7 +260,12 @@ fn status(args: &StatusArgs, cx: &Cx) -> Outcome {
                 for account in accounts.as_array().into_iter().flatten() {
                     any = true;
                     let mut words: Vec<String> = Vec::new();
-                    for (name, yes, no) in [("enabled", "enabled", "disabled"), ("configured", "configured", "not configured"), ("running", "running", "stopped"), ("connected", "connected", "")] {
+                    for (name, yes, no) in [
+                        ("enabled", "enabled", "disabled"),
+                        ("configured", "configured", "not configured"),
+                        ("running", "running", "stopped"),
+                        ("connected", "connected", ""),
+                    ] {
                         let word = if account[name] == true { yes } else { no };
                         if !word.is_empty() {
                             words.push(word.into());
@@ -329,15 +337,23 @@ fn add(args: &AddArgs, cx: &Cx) -> Outcome {
     }
     if block.is_empty() && !args.use_env {
         if !std::io::stdin().is_terminal() {
-            return Err(Fail::new(format!("Pass the credentials of {} as flags; there is no terminal to ask on.", label(&channel))).hint("openclaw channels add --help"));
+            return Err(Fail::new(format!("Pass the credentials of {} as flags; there is no terminal to ask on.", label(&channel)))
+                .hint("openclaw channels add --help"));
         }
         let secret = cliclack::password(format!("Token of {}", label(&channel))).mask('*').interact()?;
         block.insert(if channel == "slack" { "botToken" } else { token }.into(), secret.into());
     }
     block.insert("enabled".into(), true.into());
     let there = loaded.config.channels.block(&channel).is_some_and(|b| b.get("accounts").is_some());
-    let path: Vec<String> = if args.account == "default" && !there { vec!["channels".into(), channel.clone()] } else { vec!["channels".into(), channel.clone(), "accounts".into(), args.account.clone()] };
-    let mut edits: Vec<Edit> = block.into_iter().map(|(name, value)| Edit::Set { path: path.iter().cloned().chain(std::iter::once(name)).collect(), value, mode: MapWrite::Merge }).collect();
+    let path: Vec<String> = if args.account == "default" && !there {
+        vec!["channels".into(), channel.clone()]
+    } else {
+        vec!["channels".into(), channel.clone(), "accounts".into(), args.account.clone()]
+    };
+    let mut edits: Vec<Edit> = block
+        .into_iter()
+        .map(|(name, value)| Edit::Set { path: path.iter().cloned().chain(std::iter::once(name)).collect(), value, mode: MapWrite::Merge })
+        .collect();
     if let Some(agent) = &args.agent {
         let agent = super::agents::find(&loaded.config, Some(agent))?;
         let spec = if args.account == "default" { channel.clone() } else { format!("{channel}:{}", args.account) };
@@ -396,7 +412,11 @@ fn chosen(cx: &Cx, channel: Option<&String>) -> Result<String, Fail> {
 fn login(args: &LoginArgs, cx: &Cx) -> Outcome {
     let channel = chosen(cx, args.channel.as_ref())?;
     let _ = args.verbose;
-    Err(Fail::new(format!("Signing in to {} with a QR code is not available in this version; channels with a token need no sign-in: openclaw channels add --channel {channel}.", label(&channel))).hint(format!("openclaw channels add --channel {channel} --account {}", args.account)))
+    Err(Fail::new(format!(
+        "Signing in to {} with a QR code is not available in this version; channels with a token need no sign-in: openclaw channels add --channel {channel}.",
+        label(&channel)
+    ))
+    .hint(format!("openclaw channels add --channel {channel} --account {}", args.account)))
 }
 
 fn logout(args: &LoginArgs, cx: &Cx) -> Outcome {
@@ -408,7 +428,12 @@ fn logout(args: &LoginArgs, cx: &Cx) -> Outcome {
 
 fn logs(args: &LogsArgs, cx: &Cx) -> Outcome {
     let (_, config) = cx.config_or_defaults();
-    let file = config.logging.file.clone().or_else(|| clawstead_gateway::logs::newest(&cx.paths.log_dir)).unwrap_or_else(|| cx.paths.log_dir.join(clawstead_gateway::logs::file_of_today()));
+    let file = config
+        .logging
+        .file
+        .clone()
+        .or_else(|| clawstead_gateway::logs::newest(&cx.paths.log_dir))
+        .unwrap_or_else(|| cx.paths.log_dir.join(clawstead_gateway::logs::file_of_today()));
     let page = clawstead_gateway::logs::tail(&file, None, 5_000, 1_000_000)?;
     let wanted = args.channel.to_lowercase();
     let about = |subsystem: &str| subsystem.contains("channel") && (wanted == "all" || subsystem.contains(&wanted));

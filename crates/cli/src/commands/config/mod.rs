@@ -15,7 +15,9 @@ use crate::{COMPATIBLE, cx::Cx, fail::Fail, format::now_ms, print};
 
 /// Read and write the config file.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw config get gateway.port\n  openclaw config set agents.defaults.model.primary openai/gpt-5\n  openclaw config set gateway.auth.token --ref-source env --ref-id OPENCLAW_GATEWAY_TOKEN\n  openclaw config patch --file change.json5 --dry-run\n  openclaw config validate --json\n\nPaths use dots and brackets: agents.list[0].id, channels[\"my-x\"].token. Comments in the file are kept.")]
+#[command(
+    after_help = "Examples:\n  openclaw config get gateway.port\n  openclaw config set agents.defaults.model.primary openai/gpt-5\n  openclaw config set gateway.auth.token --ref-source env --ref-id OPENCLAW_GATEWAY_TOKEN\n  openclaw config patch --file change.json5 --dry-run\n  openclaw config validate --json\n\nPaths use dots and brackets: agents.list[0].id, channels[\"my-x\"].token. Comments in the file are kept."
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -64,7 +66,9 @@ pub fn apply(cx: &Cx, snapshot: &Snapshot, edits: &[Edit], dry: bool) -> Result<
     // A new file without gateway.mode would count as damaged at the next start.
     let mode = ["gateway".to_owned(), "mode".to_owned()];
     let mut edits = edits.to_vec();
-    if !snapshot.exists && !edits.iter().any(|edit| matches!(edit, Edit::Set { path, .. } if path.starts_with(&mode[..1]) && (path.len() == 1 || path[..] == mode))) {
+    if !snapshot.exists
+        && !edits.iter().any(|edit| matches!(edit, Edit::Set { path, .. } if path.starts_with(&mode[..1]) && (path.len() == 1 || path[..] == mode)))
+    {
         edits.insert(0, Edit::Set { path: mode.to_vec(), value: "local".into(), mode: MapWrite::Merge });
     }
     let planned = plan_edit(snapshot, &edits, &cx.env, EditOptions { base_hash: None, version: Some(COMPATIBLE) })?;

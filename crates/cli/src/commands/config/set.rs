@@ -8,7 +8,9 @@ use crate::{commands::Outcome, cx::Cx, fail::Fail};
 
 /// Write a value.
 #[derive(clap::Args)]
-#[command(after_help = "The value is JSON5 where it reads as such, else text.\n\nExamples:\n  openclaw config set gateway.port 19001\n  openclaw config set tools.exec.safeBins '[\"ls\", \"cat\"]' --strict-json\n  openclaw config set agents.defaults.models '{\"openai/gpt-5\": {alias: \"big\"}}' --merge\n  openclaw config set --batch-json '[{\"path\":\"gateway.bind\",\"value\":\"lan\"}]'")]
+#[command(
+    after_help = "The value is JSON5 where it reads as such, else text.\n\nExamples:\n  openclaw config set gateway.port 19001\n  openclaw config set tools.exec.safeBins '[\"ls\", \"cat\"]' --strict-json\n  openclaw config set agents.defaults.models '{\"openai/gpt-5\": {alias: \"big\"}}' --merge\n  openclaw config set --batch-json '[{\"path\":\"gateway.bind\",\"value\":\"lan\"}]'"
+)]
 pub struct Args {
     /// For example gateway.port
     path: Option<String>,

@@ -240,7 +240,8 @@ fn schedule(job: &Job) -> Result<Option<Value>, Fail> {
 fn instant(text: &str, tz: Option<&str>) -> Result<String, Fail> {
     let bad = |why: &str| Fail::new(format!("--at {text}: {why}")).hint("for example --at 2026-12-24T18:00:00Z or --at 20m");
     if let Some(rest) = text.strip_prefix('+').or(Some(text)).filter(|t| t.chars().next().is_some_and(|c| c.is_ascii_digit()))
-        && let Some(ms) = clawstead_config::duration_ms(rest, 60_000).filter(|_| rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '.') && !rest.contains('T'))
+        && let Some(ms) =
+            clawstead_config::duration_ms(rest, 60_000).filter(|_| rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '.') && !rest.contains('T'))
     {
         let at = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
         return Ok(format!("{at:.3}"));
@@ -259,7 +260,8 @@ fn instant(text: &str, tz: Option<&str>) -> Result<String, Fail> {
 
 fn payload(job: &Job) -> Result<Option<Map<String, Value>>, Fail> {
     if job.command.is_some() || job.script.is_some() {
-        return Err(Fail::new("Command and script jobs are not available in this program; use --message and let the agent's exec tool run it.").hint("openclaw cron add --help"));
+        return Err(Fail::new("Command and script jobs are not available in this program; use --message and let the agent's exec tool run it.")
+            .hint("openclaw cron add --help"));
     }
     let mut out = Map::new();
     if let Some(text) = &job.system_event {
@@ -425,12 +427,24 @@ pub fn edit(args: &EditArgs, cx: &Cx) -> Outcome {
         }
     };
     clear(
-        &[(args.clear_model, "model"), (args.clear_tools, "toolsAllow"), (args.clear_thinking, "thinking"), (args.clear_fallbacks, "fallbacks"), (args.no_light_context, "lightContext")],
+        &[
+            (args.clear_model, "model"),
+            (args.clear_tools, "toolsAllow"),
+            (args.clear_thinking, "thinking"),
+            (args.clear_fallbacks, "fallbacks"),
+            (args.no_light_context, "lightContext"),
+        ],
         &mut patch,
         "payload",
     );
     clear(
-        &[(args.clear_to, "to"), (args.clear_channel, "channel"), (args.clear_account, "accountId"), (args.clear_thread_id, "threadId"), (args.no_best_effort_deliver, "bestEffort")],
+        &[
+            (args.clear_to, "to"),
+            (args.clear_channel, "channel"),
+            (args.clear_account, "accountId"),
+            (args.clear_thread_id, "threadId"),
+            (args.no_best_effort_deliver, "bestEffort"),
+        ],
         &mut patch,
         "delivery",
     );
@@ -444,7 +458,12 @@ pub fn edit(args: &EditArgs, cx: &Cx) -> Outcome {
         if let Some(cooldown) = &args.failure_alert_cooldown {
             alert.insert("cooldownMs".into(), duration(cooldown, 60_000).map_err(Fail::new)?.into());
         }
-        for (name, value) in [("channel", &args.failure_alert_channel), ("to", &args.failure_alert_to), ("mode", &args.failure_alert_mode), ("accountId", &args.failure_alert_account_id)] {
+        for (name, value) in [
+            ("channel", &args.failure_alert_channel),
+            ("to", &args.failure_alert_to),
+            ("mode", &args.failure_alert_mode),
+            ("accountId", &args.failure_alert_account_id),
+        ] {
             if let Some(value) = value {
                 alert.insert(name.into(), value.as_str().into());
             }

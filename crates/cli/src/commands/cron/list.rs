@@ -103,7 +103,10 @@ mod tests {
         assert_eq!(schedule(&json!({"kind": "cron", "expr": "*/5 * * * *", "staggerMs": 0})), "cron */5 * * * * (exact)");
         assert_eq!(schedule(&json!({"kind": "every", "everyMs": 1_800_000})), "every 30m");
         assert_eq!(schedule(&json!({"kind": "at", "at": "2026-11-20T13:36:00.000Z"})), "at 2026-11-20 13:36Z");
-        let cells = row(&json!({"id": "1", "name": "n", "enabled": true, "schedule": {"kind": "every", "everyMs": 1000}, "sessionTarget": "main", "state": {}}), &json!({}));
+        let cells = row(
+            &json!({"id": "1", "name": "n", "enabled": true, "schedule": {"kind": "every", "everyMs": 1000}, "sessionTarget": "main", "state": {}}),
+            &json!({}),
+        );
         assert_eq!((cells[6].as_str(), cells[5].as_str(), cells.len()), ("idle", "-", 12));
     }
 }

@@ -20,7 +20,10 @@ const LIMIT_MS: u64 = 30_000;
 
 /// Scheduled work.
 #[derive(clap::Args)]
-#[command(arg_required_else_help = true, after_help = "Examples:\n  openclaw cron add --name morning --cron \"0 7 * * 1-5\" --tz Europe/Berlin --agent jerry --message \"What is on today?\"\n  openclaw cron add --name ping --every 30m --session main --system-event \"Check the oven\"\n  openclaw cron list --all\n  openclaw cron run <id> --wait\n  openclaw cron runs <id> --limit 10")]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:\n  openclaw cron add --name morning --cron \"0 7 * * 1-5\" --tz Europe/Berlin --agent jerry --message \"What is on today?\"\n  openclaw cron add --name ping --every 30m --session main --system-event \"Check the oven\"\n  openclaw cron list --all\n  openclaw cron run <id> --wait\n  openclaw cron runs <id> --limit 10"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -121,7 +124,8 @@ pub fn resolve(cx: &Cx, common: &Common, id: &str) -> Result<String, Fail> {
         return Ok(id.to_owned());
     }
     let found = call(cx, common, "cron.list", json!({"includeDisabled": true, "query": id, "limit": 200}))?;
-    let named: Vec<&Value> = crate::format::list(&found, "jobs").iter().filter(|job| crate::format::text(job, "name") == id && crate::format::text(job, "id") != id).collect();
+    let named: Vec<&Value> =
+        crate::format::list(&found, "jobs").iter().filter(|job| crate::format::text(job, "name") == id && crate::format::text(job, "id") != id).collect();
     match named.as_slice() {
         [one] => Ok(crate::format::text(one, "id").to_owned()),
         _ => Ok(id.to_owned()),

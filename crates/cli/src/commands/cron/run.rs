@@ -83,7 +83,11 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         let gateway = rpc::open(cx, &args.common.gateway, 30_000).await?;
         let started = Instant::now();
         loop {
-            let found = gateway.client.call_within("cron.runs", json!({"id": id, "runId": run_id, "limit": 1}), Duration::from_secs(30)).await.map_err(|err| gateway.fail(&err))?;
+            let found = gateway
+                .client
+                .call_within("cron.runs", json!({"id": id, "runId": run_id, "limit": 1}), Duration::from_secs(30))
+                .await
+                .map_err(|err| gateway.fail(&err))?;
             if let Some(entry) = list(&found, "entries").first() {
                 gateway.client.close().await;
                 return Ok(entry.clone());
@@ -118,7 +122,9 @@ pub fn runs(args: &RunsArgs, cx: &Cx) -> Outcome {
     if let Some(offset) = args.offset {
         params["offset"] = offset.into();
     }
-    for (name, value) in [("status", &args.status), ("deliveryStatus", &args.delivery_status), ("runId", &args.run_id), ("query", &args.query), ("sortDir", &args.sort)] {
+    for (name, value) in
+        [("status", &args.status), ("deliveryStatus", &args.delivery_status), ("runId", &args.run_id), ("query", &args.query), ("sortDir", &args.sort)]
+    {
         if let Some(value) = value {
             params[name] = value.as_str().into();
         }

@@ -1,10 +1,18 @@
 use serde_json::{Value, json};
 
-use crate::{commands::Outcome, cx::Cx, fail::Fail, print, rpc::{self, Connect}};
+use crate::{
+    commands::Outcome,
+    cx::Cx,
+    fail::Fail,
+    print,
+    rpc::{self, Connect},
+};
 
 /// Call a method of the gateway protocol.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  openclaw gateway call health\n  openclaw gateway call cron.list --json\n  openclaw gateway call agent --params '{\"message\":\"hi\",\"idempotencyKey\":\"1\"}' --expect-final")]
+#[command(
+    after_help = "Examples:\n  openclaw gateway call health\n  openclaw gateway call cron.list --json\n  openclaw gateway call agent --params '{\"message\":\"hi\",\"idempotencyKey\":\"1\"}' --expect-final"
+)]
 pub struct Args {
     /// Method, for example `agents.list`
     method: String,
@@ -23,13 +31,15 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args, cx: &Cx) -> Outcome {
-    let params: Value = serde_json::from_str(&args.params).map_err(|err| Fail::new(format!("--params is not valid JSON: {err}")).hint("openclaw gateway call --help"))?;
+    let params: Value =
+        serde_json::from_str(&args.params).map_err(|err| Fail::new(format!("--params is not valid JSON: {err}")).hint("openclaw gateway call --help"))?;
     let result = cx.block_on(async {
         let gateway = rpc::open(cx, &args.gateway, 10_000).await?;
         if let Some(expected) = args.expect_url.as_deref().filter(|url| url.trim_end_matches('/') != gateway.target.url) {
             return Err(Fail::new(format!("The gateway in use is {}, not {expected}.", gateway.target.url)).hint("openclaw gateway status"));
         }
-        let done = if args.gateway.expect_final { gateway.call_final(&args.method, params, gateway.left()).await } else { gateway.call(&args.method, params).await };
+        let done =
+            if args.gateway.expect_final { gateway.call_final(&args.method, params, gateway.left()).await } else { gateway.call(&args.method, params).await };
         gateway.client.close().await;
         done
     })?;

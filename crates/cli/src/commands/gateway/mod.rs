@@ -15,7 +15,10 @@ use crate::cx::Cx;
 
 /// Run, ask and manage the gateway.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  openclaw gateway                       Start in the foreground on the configured port\n  openclaw gateway --port 19001          On another port\n  openclaw gateway status                Service, port and connection\n  openclaw gateway call agents.list      Call a method\n  openclaw gateway install               Start at login (systemd user service)")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  openclaw gateway                       Start in the foreground on the configured port\n  openclaw gateway --port 19001          On another port\n  openclaw gateway status                Service, port and connection\n  openclaw gateway call agents.list      Call a method\n  openclaw gateway install               Start at login (systemd user service)"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

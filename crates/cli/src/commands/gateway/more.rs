@@ -96,7 +96,9 @@ pub fn usage(args: &UsageArgs, cx: &Cx) -> Outcome {
     let rows: Vec<Vec<String>> = list(&result, "daily")
         .iter()
         .filter(|day| day.get("totalTokens").and_then(Value::as_u64).unwrap_or(0) > 0)
-        .map(|day| vec![text(day, "date").to_owned(), day["input"].to_string(), day["output"].to_string(), format!("{:.4}", day["totalCost"].as_f64().unwrap_or(0.0))])
+        .map(|day| {
+            vec![text(day, "date").to_owned(), day["input"].to_string(), day["output"].to_string(), format!("{:.4}", day["totalCost"].as_f64().unwrap_or(0.0))]
+        })
         .collect();
     if rows.is_empty() {
         print::line(&format!("No usage in the last {} days.", args.days));

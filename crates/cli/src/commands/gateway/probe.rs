@@ -49,7 +49,14 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     let started = Instant::now();
     let limit = Duration::from_millis(args.timeout.max(1));
     let (snapshot, config) = cx.config_or_defaults();
-    let flags = |url: Option<String>, port: Option<u16>| Connect { url, port, token: args.token.clone(), password: args.password.clone(), timeout: Some(args.timeout), expect_final: false };
+    let flags = |url: Option<String>, port: Option<u16>| Connect {
+        url,
+        port,
+        token: args.token.clone(),
+        password: args.password.clone(),
+        timeout: Some(args.timeout),
+        expect_final: false,
+    };
     let mut targets: Vec<(&str, &str, Target)> = Vec::new();
     if let Some(url) = &args.url {
         targets.push(("explicit", "explicit", Target::resolve(cx, &flags(Some(url.clone()), None), &snapshot, &config)?));

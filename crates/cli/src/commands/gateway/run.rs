@@ -35,7 +35,9 @@ const FORCE_WAIT: Duration = Duration::from_secs(10);
 /// Start the gateway in the foreground.
 #[derive(clap::Args, Default)]
 #[group(skip)]
-#[command(after_help = "Examples:\n  openclaw gateway run\n  openclaw gateway run --port 19001 --verbose\n  openclaw --dev gateway --dev            A throw-away gateway beside your own")]
+#[command(
+    after_help = "Examples:\n  openclaw gateway run\n  openclaw gateway run --port 19001 --verbose\n  openclaw --dev gateway --dev            A throw-away gateway beside your own"
+)]
 pub struct Args {
     /// Port [default: OPENCLAW_GATEWAY_PORT, gateway.port, 18789]
     #[arg(long, value_name = "PORT")]
@@ -106,7 +108,11 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         free_port(cx, port)?;
     }
     let _log = start_log(&args, cx, &config)?;
-    for (given, flag) in [(args.raw_stream || args.raw_stream_path.is_some(), "--raw-stream"), (args.ambient_channels, "--ambient-channels"), (args.cli_backend_logs, "--cli-backend-logs")] {
+    for (given, flag) in [
+        (args.raw_stream || args.raw_stream_path.is_some(), "--raw-stream"),
+        (args.ambient_channels, "--ambient-channels"),
+        (args.cli_backend_logs, "--cli-backend-logs"),
+    ] {
         if given {
             tracing::warn!("{flag} has no effect in this program");
         }
@@ -115,8 +121,14 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         tracing::warn!("--tailscale: run `tailscale serve {port}` yourself; this program does not manage Tailscale");
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).max_blocking_threads(BLOCKING_MAX).thread_name("openclaw").enable_all().build()?;
-    let shown = Shown { state: cx.paths.display(&cx.paths.state_dir), log: super::status::log_file(cx, &config), agents: config.agents.list.len(), tls: config.gateway.tls.enabled };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).max_blocking_threads(BLOCKING_MAX).thread_name("openclaw").enable_all().build()?;
+    let shown = Shown {
+        state: cx.paths.display(&cx.paths.state_dir),
+        log: super::status::log_file(cx, &config),
+        agents: config.agents.list.len(),
+        tls: config.gateway.tls.enabled,
+    };
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         let restart = Arc::new(Notify::new());
@@ -135,7 +147,12 @@ fn options(args: &Args, cx: &Cx, snapshot: &Snapshot, config: &Config, usable: b
     let mut env = cx.env.clone();
     let auth_mode = args.auth.as_deref().and_then(AuthMode::parse);
     let password = match &args.password_file {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|err| Fail::new(format!("--password-file {}: {err}", path.display())))?.trim_end_matches(['\r', '\n']).to_owned()),
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|err| Fail::new(format!("--password-file {}: {err}", path.display())))?
+                .trim_end_matches(['\r', '\n'])
+                .to_owned(),
+        ),
         None => args.password.clone(),
     };
     let wants_token = auth_mode.unwrap_or(config.gateway.auth.mode) == AuthMode::Token && password.is_none();
@@ -179,7 +196,13 @@ fn start_log(args: &Args, cx: &Cx, config: &Config) -> Result<impl Drop + use<>,
     let (file, guard) = FileLog::open(options).map_err(|err| Fail::new(format!("The log cannot be opened: {err}")))?;
     let colour = std::io::stderr().is_terminal() && !cx.globals.no_colour && cx.env.get("NO_COLOR").is_none();
     let json_console = config.logging.console_style == "json";
-    let console = (!json_console).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).event_format(log::Pretty { colour }).with_filter(log::targets(console_level)));
+    let console = (!json_console).then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(colour)
+            .event_format(log::Pretty { colour })
+            .with_filter(log::targets(console_level))
+    });
     tracing_subscriber::registry().with(file.with_filter(log::targets(file_level))).with(console).try_init().map_err(|err| Fail::new(err.to_string()))?;
     Ok(guard)
 }
@@ -228,7 +251,11 @@ fn banner(shown: &Shown, up: &Up) {
     let scheme = if shown.tls { "https" } else { "http" };
     let base = up.base_path.trim_end_matches('/');
     let near = up.hosts.iter().all(IpAddr::is_loopback);
-    let host = up.hosts.iter().find(|ip| ip.is_loopback() || ip.is_unspecified()).map_or_else(|| up.hosts.first().map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string), |_| "127.0.0.1".to_owned());
+    let host = up
+        .hosts
+        .iter()
+        .find(|ip| ip.is_loopback() || ip.is_unspecified())
+        .map_or_else(|| up.hosts.first().map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string), |_| "127.0.0.1".to_owned());
     let terminal = std::io::stdout().is_terminal();
     // The token belongs on a person's screen and nowhere else.
     let hint = match &up.token {
@@ -261,7 +288,9 @@ fn explain(err: &StartError, port: u16) -> u8 {
                 anstream::eprintln!("Stop it, choose another port with --port, or take it over with --force.");
             }
         }
-        StartError::Lock(LockError::Held(_)) => anstream::eprintln!("For a second gateway on this machine use its own profile: openclaw --profile rescue gateway --port 19789"),
+        StartError::Lock(LockError::Held(_)) => {
+            anstream::eprintln!("For a second gateway on this machine use its own profile: openclaw --profile rescue gateway --port 19789")
+        }
         _ => anstream::eprintln!("Run: openclaw doctor"),
     }
     // Only a supervisor must be told not to try again; for people a held lock is an ordinary failure.
@@ -274,7 +303,11 @@ fn supervised() -> bool {
 
 fn free_port(cx: &Cx, port: u16) -> Result<(), Fail> {
     let Some((pid, line)) = local::listener(port) else {
-        return if local::port_busy(port) { Err(Fail::new(format!("Port {port} is in use by a process of another user.")).hint("choose another port with --port")) } else { Ok(()) };
+        return if local::port_busy(port) {
+            Err(Fail::new(format!("Port {port} is in use by a process of another user.")).hint("choose another port with --port"))
+        } else {
+            Ok(())
+        };
     };
     let verified = local::running(cx).is_some_and(|holder| holder.pid == pid);
     if verified && !std::io::stdin().is_terminal() {
@@ -295,7 +328,8 @@ fn free_port(cx: &Cx, port: u16) -> Result<(), Fail> {
 fn prepare_dev(args: &Args, cx: &Cx) -> Result<(), Fail> {
     if args.reset {
         if cx.paths.profile != Profile::Dev {
-            return Err(Fail::new("--reset removes state and works with the development profile only: openclaw --dev gateway --dev --reset").hint("openclaw --dev gateway --dev --reset"));
+            return Err(Fail::new("--reset removes state and works with the development profile only: openclaw --dev gateway --dev --reset")
+                .hint("openclaw --dev gateway --dev --reset"));
         }
         if let Some(holder) = local::running(cx) {
             return Err(Fail::new(format!("A development gateway runs (pid {}); stop it first.", holder.pid)).hint("openclaw --dev gateway stop"));

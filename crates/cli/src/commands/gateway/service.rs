@@ -135,7 +135,9 @@ fn refused(json_wanted: bool, action: &str, fail: Fail) -> Outcome {
         return Err(fail);
     }
     let hints: Vec<&str> = fail.hint.as_deref().into_iter().collect();
-    print::json(&json!({"action": action, "ok": false, "error": fail.message, "hints": hints, "hintItems": hints.iter().map(|h| json!({"kind": "command", "text": h})).collect::<Vec<_>>()}));
+    print::json(
+        &json!({"action": action, "ok": false, "error": fail.message, "hints": hints, "hintItems": hints.iter().map(|h| json!({"kind": "command", "text": h})).collect::<Vec<_>>()}),
+    );
     Ok(fail.exit)
 }
 
@@ -146,7 +148,8 @@ fn check_place(cx: &Cx) -> Result<(), Fail> {
     }
     let moved = ["OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH", "OPENCLAW_HOME"].into_iter().find(|name| cx.env.trimmed(name).is_some());
     match moved {
-        Some(name) => Err(Fail::new(format!("service management skipped: non-default state dir or config path. ({name} is set.)")).hint("use --profile <name> for a second gateway with a service")),
+        Some(name) => Err(Fail::new(format!("service management skipped: non-default state dir or config path. ({name} is set.)"))
+            .hint("use --profile <name> for a second gateway with a service")),
         None => Ok(()),
     }
 }
@@ -211,7 +214,9 @@ pub fn start(args: &StartArgs, cx: &Cx) -> Outcome {
     let tried = (|| {
         check_place(cx)?;
         if !unit.installed() {
-            return Err(Fail::new(format!("The service {} is not installed.", unit.name)).hint("openclaw gateway install, or in the foreground: openclaw gateway"));
+            return Err(
+                Fail::new(format!("The service {} is not installed.", unit.name)).hint("openclaw gateway install, or in the foreground: openclaw gateway")
+            );
         }
         if unit.runtime().is_some() {
             return Ok("already-running");
@@ -235,7 +240,9 @@ pub fn stop(args: &StopArgs, cx: &Cx) -> Outcome {
             return Ok(("not-loaded", "No gateway runs here.".to_owned()));
         }
         if !args.force && !std::io::stdin().is_terminal() {
-            return Err(Fail::new("This stops the operator's running gateway service. Pass --force to do it from a script.").hint("openclaw gateway stop --force"));
+            return Err(
+                Fail::new("This stops the operator's running gateway service. Pass --force to do it from a script.").hint("openclaw gateway stop --force")
+            );
         }
         if service {
             if args.disable {
@@ -251,7 +258,9 @@ pub fn stop(args: &StopArgs, cx: &Cx) -> Outcome {
         signal(holder.pid, rustix::process::Signal::TERM)?;
         wait_until(STOP_WAIT, || !local::alive(holder.pid) || local::running(cx).is_none_or(|now| now.pid != holder.pid))
             .then(|| ("stopped", format!("Stopped the gateway (pid {}, port {}).", holder.pid, holder.port)))
-            .ok_or_else(|| Fail::new(format!("The gateway (pid {}) did not stop within {}s.", holder.pid, STOP_WAIT.as_secs())).hint(format!("kill -9 {}", holder.pid)))
+            .ok_or_else(|| {
+                Fail::new(format!("The gateway (pid {}) did not stop within {}s.", holder.pid, STOP_WAIT.as_secs())).hint(format!("kill -9 {}", holder.pid))
+            })
     })();
     match tried {
         Ok((result, message)) => done(args.json, "stop", result, &message, &[("service", unit.about())]),

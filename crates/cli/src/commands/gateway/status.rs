@@ -50,7 +50,11 @@ pub async fn probe(cx: &Cx, target: &Target, limit: Duration) -> Probed {
         Err(err) => {
             let capability = if err.shape().and_then(|s| s.detail_code()) == Some("PAIRING_REQUIRED") { "pairing_pending" } else { "unknown" };
             let fail = rpc::explain(&err, target);
-            Probed { rpc: json!({"ok": false, "kind": "connect", "capability": capability, "error": fail.message, "url": target.url}), read: false, version: None }
+            Probed {
+                rpc: json!({"ok": false, "kind": "connect", "capability": capability, "error": fail.message, "url": target.url}),
+                read: false,
+                version: None,
+            }
         }
         Ok(client) => {
             let hello = client.hello().clone();
@@ -185,7 +189,13 @@ fn human(cx: &Cx, report: &Value, no_probe: bool) {
         print::line("Config is invalid. Run: openclaw doctor");
     }
     print::line("");
-    print::line(&format!("Gateway: bind={} ({}), port={} ({})", at("/gateway/bindMode"), at("/gateway/bindHost"), at("/gateway/port"), at("/gateway/portSource")));
+    print::line(&format!(
+        "Gateway: bind={} ({}), port={} ({})",
+        at("/gateway/bindMode"),
+        at("/gateway/bindHost"),
+        at("/gateway/port"),
+        at("/gateway/portSource")
+    ));
     print::line(&format!("Probe target: {}", at("/gateway/probeUrl")));
     print::line(&format!("Dashboard: {}", at("/gateway/controlUiLinks/httpUrl")));
     print::line(&format!("Probe note: {}", at("/gateway/probeNote")));

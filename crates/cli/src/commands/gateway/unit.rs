@@ -57,7 +57,8 @@ impl Unit {
             start.push_str(" --allow-unconfigured");
         }
         let profile = cx.paths.profile.name().map(|name| format!(" (profile {name})")).unwrap_or_default();
-        let mut environment = vec![format!("HOME={}", cx.paths.home.display()), "OPENCLAW_SERVICE_MARKER=openclaw".into(), "OPENCLAW_SERVICE_KIND=gateway".into()];
+        let mut environment =
+            vec![format!("HOME={}", cx.paths.home.display()), "OPENCLAW_SERVICE_MARKER=openclaw".into(), "OPENCLAW_SERVICE_KIND=gateway".into()];
         if let Some(path) = cx.env.get("PATH") {
             environment.push(format!("PATH={path}"));
         }
@@ -103,7 +104,8 @@ impl Unit {
         let answer = Self::systemctl(&["show", &self.name, "--property=ActiveState,SubState,MainPID"]).ok().filter(|a| a.ok)?;
         let field = |name: &str| answer.text.lines().find_map(|l| l.strip_prefix(&format!("{name}="))).unwrap_or_default().to_owned();
         let active = field("ActiveState");
-        (active == "active" || active == "activating").then(|| json!({"status": "running", "detail": format!("pid {}, state {active}", field("MainPID")), "pid": field("MainPID").parse::<u32>().ok()}))
+        (active == "active" || active == "activating")
+            .then(|| json!({"status": "running", "detail": format!("pid {}, state {active}", field("MainPID")), "pid": field("MainPID").parse::<u32>().ok()}))
     }
 
     /// The `service` block of reports.
@@ -138,7 +140,10 @@ impl Unit {
 
     fn program(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        text.lines().find_map(|l| l.strip_prefix("ExecStart=")).map(|l| l.split_whitespace().map(|w| w.trim_matches('"').to_owned()).collect()).unwrap_or_default()
+        text.lines()
+            .find_map(|l| l.strip_prefix("ExecStart="))
+            .map(|l| l.split_whitespace().map(|w| w.trim_matches('"').to_owned()).collect())
+            .unwrap_or_default()
     }
 }
 

@@ -11,8 +11,33 @@ use crate::{
 
 /// Providers that need no block in the config.
 const KNOWN_PROVIDERS: [&str; 27] = [
-    "anthropic", "openai", "openai-codex", "google", "openrouter", "ollama", "lmstudio", "litellm", "zai", "groq", "mistral", "xai", "deepseek", "together", "fireworks", "moonshot", "minimax", "cerebras",
-    "venice", "huggingface", "nvidia", "vllm", "perplexity", "qwen", "kimi-coding", "github-copilot", "demo",
+    "anthropic",
+    "openai",
+    "openai-codex",
+    "google",
+    "openrouter",
+    "ollama",
+    "lmstudio",
+    "litellm",
+    "zai",
+    "groq",
+    "mistral",
+    "xai",
+    "deepseek",
+    "together",
+    "fireworks",
+    "moonshot",
+    "minimax",
+    "cerebras",
+    "venice",
+    "huggingface",
+    "nvidia",
+    "vllm",
+    "perplexity",
+    "qwen",
+    "kimi-coding",
+    "github-copilot",
+    "demo",
 ];
 
 /// A model.
@@ -200,7 +225,11 @@ pub fn aliases(args: &AliasArgs, cx: &Cx) -> Outcome {
             if let Some(other) = known.get(alias).and_then(Value::as_str).filter(|other| *other != reference) {
                 return Err(Fail::new(format!("Alias {alias} belongs to {other} already.")).hint(format!("openclaw models aliases remove {alias}")));
             }
-            write(cx, &snapshot, &[Edit::Set { path: path(&["agents", "defaults", "models", &reference, "alias"]), value: alias.as_str().into(), mode: MapWrite::Merge }])?;
+            write(
+                cx,
+                &snapshot,
+                &[Edit::Set { path: path(&["agents", "defaults", "models", &reference, "alias"]), value: alias.as_str().into(), mode: MapWrite::Merge }],
+            )?;
             print::line(&format!("Alias {alias} -> {reference}"));
         }
         AliasVerb::Remove { alias } => {

@@ -120,7 +120,14 @@ fn configured(config: &clawstead_config::Config, default: &str, fallbacks: &[Str
             out.push(json!({"key": key, "name": model.name, "input": if model.images { "text+image" } else { "text" }, "contextWindow": model.context_window, "local": near, "available": provider.api_key.is_some() || near, "tags": tags(&key, default, fallbacks), "missing": false}));
         }
     }
-    let named = config.models.entries.iter().map(|e| e.reference.as_str()).chain(std::iter::once(default)).chain(fallbacks.iter().map(String::as_str)).filter(|k| !k.is_empty());
+    let named = config
+        .models
+        .entries
+        .iter()
+        .map(|e| e.reference.as_str())
+        .chain(std::iter::once(default))
+        .chain(fallbacks.iter().map(String::as_str))
+        .filter(|k| !k.is_empty());
     for key in named {
         if !out.iter().any(|m| text(m, "key") == key) {
             out.push(json!({"key": key, "name": key, "input": "text", "contextWindow": null, "local": false, "available": null, "tags": tags(key, default, fallbacks), "missing": false}));

@@ -7,12 +7,15 @@ mod status;
 use clap::Subcommand;
 
 use super::Outcome;
-pub use status::{key_variable, store_profile};
 use crate::cx::Cx;
+pub use status::{key_variable, store_profile};
 
 /// Models, fallbacks, aliases and credentials.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  openclaw models status\n  openclaw models list --all\n  openclaw models set anthropic/claude-sonnet-4-5\n  openclaw models fallbacks add openai/gpt-5\n  openclaw models aliases add fast mock/mock-1")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  openclaw models status\n  openclaw models list --all\n  openclaw models set anthropic/claude-sonnet-4-5\n  openclaw models fallbacks add openai/gpt-5\n  openclaw models aliases add fast mock/mock-1"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

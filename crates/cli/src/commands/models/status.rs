@@ -100,7 +100,9 @@ fn effective(config: &Config, profiles: &[Value], provider: &str) -> Value {
     match config.env.trimmed(&variable) {
         Some(key) => json!({"kind": "env", "detail": format!("{variable}={}", masked(key))}),
         None if matches!(provider, "ollama" | "lmstudio" | "litellm" | "vllm" | "demo") => json!({"kind": "none-needed", "detail": "local"}),
-        None if config.models.provider(provider).is_some_and(|p| p.base_url.is_some()) => json!({"kind": "none-needed", "detail": "configured address without key"}),
+        None if config.models.provider(provider).is_some_and(|p| p.base_url.is_some()) => {
+            json!({"kind": "none-needed", "detail": "configured address without key"})
+        }
         None => json!({"kind": "missing", "detail": format!("set {variable} or openclaw models auth paste-api-key --provider {provider}")}),
     }
 }
@@ -108,7 +110,12 @@ fn effective(config: &Config, profiles: &[Value], provider: &str) -> Value {
 fn profiles(path: &std::path::Path) -> Vec<Value> {
     let Ok(bytes) = std::fs::read(path) else { return Vec::new() };
     let store: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    store["profiles"].as_object().into_iter().flatten().map(|(id, p)| json!({"id": id, "provider": p["provider"], "type": p["type"], "email": p.get("email"), "expires": p.get("expires")})).collect()
+    store["profiles"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(id, p)| json!({"id": id, "provider": p["provider"], "type": p["type"], "email": p.get("email"), "expires": p.get("expires")}))
+        .collect()
 }
 
 /// `models status`.
@@ -163,12 +170,20 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     row(&format!("Fallbacks ({})", agent.model.fallbacks.len()), joined(&agent.model.fallbacks));
     row("Image model", report["imageModel"].as_str().unwrap_or("-").to_owned());
     row(&format!("Aliases ({})", aliases.len()), joined(&aliases.iter().map(|(a, m)| format!("{a} -> {}", crate::format::scalar(m))).collect::<Vec<_>>()));
-    row(&format!("Allowed models ({})", list(&report, "allowed").len()), if config.models.allow.is_none() { "all".into() } else { joined(&config.models.allow.clone().unwrap_or_default()) });
+    row(
+        &format!("Allowed models ({})", list(&report, "allowed").len()),
+        if config.models.allow.is_none() { "all".into() } else { joined(&config.models.allow.clone().unwrap_or_default()) },
+    );
     print::line("");
     print::headline("Auth overview");
     row("Auth store", cx.paths.display(&store));
     for provider in &providers {
-        print::line(&format!("- {} {}: {}", crate::format::text(provider, "provider"), crate::format::text(&provider["effective"], "kind"), crate::format::text(&provider["effective"], "detail")));
+        print::line(&format!(
+            "- {} {}: {}",
+            crate::format::text(provider, "provider"),
+            crate::format::text(&provider["effective"], "kind"),
+            crate::format::text(&provider["effective"], "detail")
+        ));
     }
     Ok(exit)
 }
@@ -228,5 +243,6 @@ pub fn store_profile(path: &std::path::Path, id: &str, profile: Value) -> Result
         store["profiles"] = json!({});
     }
     store["profiles"][id] = profile;
-    crate::device::write_private(path, &(serde_json::to_string_pretty(&store).unwrap_or_default() + "\n")).map_err(|err| Fail::new(format!("{}: {err}", path.display())))
+    crate::device::write_private(path, &(serde_json::to_string_pretty(&store).unwrap_or_default() + "\n"))
+        .map_err(|err| Fail::new(format!("{}: {err}", path.display())))
 }

@@ -120,12 +120,17 @@ pub struct CleanupArgs {
 pub fn commit(args: &CommitArgs, cx: &Cx) -> Outcome {
     let key = full_key(Some(&args.agent), &args.session);
     let found = rpc::call(cx, &Connect::configured(None), 10_000, "sessions.describe", json!({"key": key}))?;
-    let session = found.get("session").filter(|s| !s.is_null()).cloned().ok_or_else(|| Fail::new(format!("There is no session {key}.")).hint("openclaw sessions"))?;
+    let session =
+        found.get("session").filter(|s| !s.is_null()).cloned().ok_or_else(|| Fail::new(format!("There is no session {key}.")).hint("openclaw sessions"))?;
     let answer = json!({"ok": true, "key": key, "sessionId": session["sessionId"], "updatedAt": session["updatedAt"], "durable": true, "lifecycleRevision": session["lifecycleRevision"]});
     if args.json {
         print::json(&answer);
     } else {
-        print::line(&format!("{key} is durable (session {}, last change {}).", text(&session, "sessionId"), crate::format::relative(number(&session, "updatedAt"))));
+        print::line(&format!(
+            "{key} is durable (session {}, last change {}).",
+            text(&session, "sessionId"),
+            crate::format::relative(number(&session, "updatedAt"))
+        ));
     }
     Ok(0)
 }
@@ -248,7 +253,13 @@ pub fn cleanup(args: &CleanupArgs, cx: &Cx) -> Outcome {
         print::json(&answer);
     } else {
         let count = |name: &str| number(&answer, name).unwrap_or(0);
-        print::line(&format!("Sessions: {} before, {} after ({} pruned, {} capped).", count("beforeCount"), count("afterCount"), count("pruned"), count("capped")));
+        print::line(&format!(
+            "Sessions: {} before, {} after ({} pruned, {} capped).",
+            count("beforeCount"),
+            count("afterCount"),
+            count("pruned"),
+            count("capped")
+        ));
     }
     Ok(0)
 }
@@ -261,7 +272,8 @@ fn preview(args: &CleanupArgs, cx: &Cx) -> Outcome {
     let found = super::rows(cx, params)?;
     let rows = list(&found, "sessions");
     let old = i64::try_from(rules.prune_after_ms).unwrap_or(i64::MAX);
-    let pruned = rows.iter().filter(|r| number(r, "updatedAt").is_some_and(|at| now_ms() - at > old) && args.active_key.as_deref() != Some(text(r, "key"))).count();
+    let pruned =
+        rows.iter().filter(|r| number(r, "updatedAt").is_some_and(|at| now_ms() - at > old) && args.active_key.as_deref() != Some(text(r, "key"))).count();
     let capped = (rows.len() - pruned).saturating_sub(usize::try_from(rules.max_entries).unwrap_or(usize::MAX));
     let mode = if rules.enforce || args.enforce { "enforce" } else { "warn" };
     let agent = args.agent.clone().unwrap_or_else(|| config.default_agent().to_string());

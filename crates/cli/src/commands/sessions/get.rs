@@ -97,7 +97,11 @@ fn show(message: &Value) {
             for part in parts {
                 match text(part, "type") {
                     "text" => print::line(&format!("{role}: {}", text(part, "text"))),
-                    "toolCall" | "tool_use" | "toolUse" => print::line(&format!("{role}: [{}] {}", text(part, "name"), part.get("arguments").or_else(|| part.get("input")).map(Value::to_string).unwrap_or_default())),
+                    "toolCall" | "tool_use" | "toolUse" => print::line(&format!(
+                        "{role}: [{}] {}",
+                        text(part, "name"),
+                        part.get("arguments").or_else(|| part.get("input")).map(Value::to_string).unwrap_or_default()
+                    )),
                     "thinking" => {}
                     other => print::line(&format!("{role}: ({other})")),
                 }

@@ -71,7 +71,13 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         .collect();
     let database = cx.paths.state_dir.join(clawstead_gateway::run::DATABASE);
     if args.json {
-        let agents: Vec<Value> = config.agents.list.iter().filter(|a| args.agent.as_deref().is_none_or(|id| a.id.as_str() == id)).map(|a| json!({"agentId": a.id, "path": database})).collect();
+        let agents: Vec<Value> = config
+            .agents
+            .list
+            .iter()
+            .filter(|a| args.agent.as_deref().is_none_or(|id| a.id.as_str() == id))
+            .map(|a| json!({"agentId": a.id, "path": database}))
+            .collect();
         print::json(&json!({
             "path": database,
             "stores": agents,
@@ -98,7 +104,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
                 Some(window) => format!("{}k/{}k ({}%)", total / 1000, window / 1000, total * 100 / window),
                 None => total.to_string(),
             };
-            let mut cells = vec![dash(text(row, "kind")), text(row, "key").to_owned(), span(number(row, "ageMs").unwrap_or(0)), dash(text(row, "model")), tokens];
+            let mut cells =
+                vec![dash(text(row, "kind")), text(row, "key").to_owned(), span(number(row, "ageMs").unwrap_or(0)), dash(text(row, "model")), tokens];
             if args.verbose {
                 cells.push(text(row, "sessionId").to_owned());
                 cells.push(dash(text(row, "status")));

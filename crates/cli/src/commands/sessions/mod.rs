@@ -23,7 +23,10 @@ const LOCAL_ROWS_MAX: usize = 10_000;
 
 /// Stored sessions.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  openclaw sessions --agent jerry\n  openclaw sessions --active 60 --json\n  openclaw sessions get jerry main\n  openclaw sessions archive agent:jerry:explicit:old\n  openclaw sessions archive jerry --older-than 7d\n  openclaw sessions cleanup --dry-run")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  openclaw sessions --agent jerry\n  openclaw sessions --active 60 --json\n  openclaw sessions get jerry main\n  openclaw sessions archive agent:jerry:explicit:old\n  openclaw sessions archive jerry --older-than 7d\n  openclaw sessions cleanup --dry-run"
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -139,7 +139,8 @@ pub(super) fn turn(payload: &Value, channels: &[String]) -> Result<Turn, Refusal
 }
 
 fn channel(value: Option<&Value>, channels: &[String]) -> Result<String, Refusal> {
-    let wrong = || Refusal::bad(format!("channel must be {}", std::iter::once("last").chain(channels.iter().map(String::as_str)).collect::<Vec<_>>().join("|")));
+    let wrong =
+        || Refusal::bad(format!("channel must be {}", std::iter::once("last").chain(channels.iter().map(String::as_str)).collect::<Vec<_>>().join("|")));
     let name = match value {
         None | Some(Value::Null) => return Ok("last".into()),
         Some(value) => value.as_str().map(|text| text.trim().to_lowercase()).ok_or_else(wrong)?,
@@ -157,7 +158,9 @@ pub(super) enum Mapped {
 /// Fills a mapping's templates.
 pub(super) fn mapped(mapping: &Value, scene: &Scene<'_>, channels: &[String]) -> Result<Mapped, Refusal> {
     if mapping.get("transform").is_some_and(|transform| !transform.is_null()) {
-        return Err(Refusal::missing("hooks.mappings[].transform runs JavaScript modules, which this gateway does not do; use messageTemplate or textTemplate"));
+        return Err(Refusal::missing(
+            "hooks.mappings[].transform runs JavaScript modules, which this gateway does not do; use messageTemplate or textTemplate",
+        ));
     }
     let filled = |name: &str| word(mapping, name).map(|text| render(&text, scene).trim().to_owned()).filter(|text| !text.is_empty());
     let key = match word(mapping, "sessionKey") {

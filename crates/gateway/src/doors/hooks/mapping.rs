@@ -17,7 +17,8 @@ pub(super) struct Scene<'a> {
 pub(super) fn find<'a, V: std::ops::Deref<Target = Value>>(mappings: &'a [V], path: &str, payload: &Value) -> Option<&'a Value> {
     mappings.iter().map(|mapping| &**mapping).find(|mapping| {
         let wanted = |field: &str| mapping.pointer(&format!("/match/{field}")).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
-        wanted("path").is_none_or(|want| want.trim_matches('/') == path) && wanted("source").is_none_or(|want| payload.get("source").and_then(Value::as_str) == Some(want))
+        wanted("path").is_none_or(|want| want.trim_matches('/') == path)
+            && wanted("source").is_none_or(|want| payload.get("source").and_then(Value::as_str) == Some(want))
     })
 }
 
@@ -123,7 +124,13 @@ mod tests {
 
     #[test]
     fn the_first_that_fits_is_taken() {
-        let mappings: Vec<Raw> = [json!({"id": "a", "match": {"path": "/ci/"}}), json!({"id": "b", "match": {"path": "ci", "source": "x"}}), json!({"id": "c", "match": {"source": "y"}})].map(Raw).into();
+        let mappings: Vec<Raw> = [
+            json!({"id": "a", "match": {"path": "/ci/"}}),
+            json!({"id": "b", "match": {"path": "ci", "source": "x"}}),
+            json!({"id": "c", "match": {"source": "y"}}),
+        ]
+        .map(Raw)
+        .into();
         let id = |path: &str, payload| find(&mappings, path, &payload).map(|m| m["id"].as_str().unwrap().to_owned());
         assert_eq!(id("ci", json!({})).as_deref(), Some("a"));
         assert_eq!(id("other", json!({"source": "y"})).as_deref(), Some("c"));

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use ::http::{Method, header};
+use base64::Engine as _;
 use serde_json::Value;
 
 use clawstead_world::{HttpRequest, NetPolicy};
@@ -58,7 +58,11 @@ impl Surface {
 
     fn check_mime(&self, dialect: Dialect, mime: &str) -> Result<(), Refusal> {
         let allowed = self.texts(dialect, "images.allowedMimes").unwrap_or_else(|| MIMES.iter().map(|&m| m.to_owned()).collect());
-        if allowed.iter().any(|one| one == mime) { Ok(()) } else { Err(Refusal::invalid(format!("pictures of type {mime:?} are not taken; allowed are {}", allowed.join(", ")))) }
+        if allowed.iter().any(|one| one == mime) {
+            Ok(())
+        } else {
+            Err(Refusal::invalid(format!("pictures of type {mime:?} are not taken; allowed are {}", allowed.join(", "))))
+        }
     }
 
     async fn fetch(&self, dialect: Dialect, url: &str) -> Result<Thing, Refusal> {
@@ -78,7 +82,12 @@ impl Surface {
             return Err(bad(format!("{host} is not in images.urlAllowlist")));
         }
         let time = self.setting(dialect, "images.timeoutMs").and_then(|v| v.as_u64()).unwrap_or(FETCH_MS);
-        let most = self.setting(dialect, "images.maxBytes").and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok()).unwrap_or(IMAGE_BYTES_MAX).min(IMAGE_BYTES_MAX);
+        let most = self
+            .setting(dialect, "images.maxBytes")
+            .and_then(|v| v.as_u64())
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(IMAGE_BYTES_MAX)
+            .min(IMAGE_BYTES_MAX);
         let mut request = HttpRequest::new(Method::GET, url, NetPolicy::Public);
         request.head_timeout_ms = time;
         let fetched = async {
@@ -86,7 +95,11 @@ impl Surface {
             if !response.status.is_success() {
                 return Err(bad(format!("{host} answered {}", response.status)));
             }
-            let mime = response.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(|text| text.split(';').next().unwrap_or_default().trim().to_lowercase());
+            let mime = response
+                .headers
+                .get(header::CONTENT_TYPE)
+                .and_then(|v| v.to_str().ok())
+                .map(|text| text.split(';').next().unwrap_or_default().trim().to_lowercase());
             let (bytes, cut) = response.read(most).await.map_err(|err| bad(err.to_string()))?;
             if cut {
                 return Err(bad(format!("it has more than {most} bytes")));

@@ -48,7 +48,8 @@ struct Content {
 
 impl Content {
     fn plain(self) -> String {
-        let marks: Vec<&str> = self.things.iter().map(|thing| if matches!(thing, Thing::Here { picture: false, .. }) { "[file]" } else { "[picture]" }).collect();
+        let marks: Vec<&str> =
+            self.things.iter().map(|thing| if matches!(thing, Thing::Here { picture: false, .. }) { "[file]" } else { "[picture]" }).collect();
         [self.text, marks.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
     }
 
@@ -78,7 +79,8 @@ fn gather(system: Vec<String>, mut turns: Vec<Turn>, field: &str) -> Result<Said
         return Err(Refusal::invalid(format!("Missing user message in `{field}`.")));
     };
     let asked = turns.remove(last);
-    let (text, things) = if asked.who == "User" { (asked.content.text, asked.content.things) } else { (format!("[{}]\n{}", asked.who, asked.content.plain()), Vec::new()) };
+    let (text, things) =
+        if asked.who == "User" { (asked.content.text, asked.content.things) } else { (format!("[{}]\n{}", asked.who, asked.content.plain()), Vec::new()) };
     let earlier = turns.into_iter().map(|turn| (turn.who, turn.content.plain())).collect();
     Ok(Said { system, earlier, text, things })
 }
@@ -124,7 +126,9 @@ fn responses(body: &Value) -> Result<Said, Refusal> {
                     _ => return Err(wrong()),
                 }
             }
-            "function_call" => turns.push(Turn { who: "Assistant", content: Content { text: format!("[called {}]", called(item)), things: Vec::new() }, asks: false }),
+            "function_call" => {
+                turns.push(Turn { who: "Assistant", content: Content { text: format!("[called {}]", called(item)), things: Vec::new() }, asks: false })
+            }
             "function_call_output" => turns.push(Turn { who: "Tool result", content: content(item.get("output"))?, asks: true }),
             "reasoning" | "item_reference" => {}
             _ => return Err(wrong()),
@@ -241,7 +245,9 @@ mod tests {
 
     #[test]
     fn a_tool_result_can_be_the_last_word() {
-        let said = read(Dialect::Chat, &json!({"messages": [{"role": "user", "content": "weather?"}, {"role": "tool", "tool_call_id": "c", "content": "21 C"}]})).unwrap();
+        let said =
+            read(Dialect::Chat, &json!({"messages": [{"role": "user", "content": "weather?"}, {"role": "tool", "tool_call_id": "c", "content": "21 C"}]}))
+                .unwrap();
         assert_eq!((said.earlier.len(), said.text.as_str()), (1, "[Tool result]\n21 C"));
     }
 

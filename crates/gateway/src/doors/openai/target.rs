@@ -90,7 +90,8 @@ impl Surface {
         };
         let full = format!("{}/{}", found.provider, found.model);
         let config = self.config.load();
-        let allowed = config.models.allow.as_ref().is_none_or(|allow| allow.iter().any(|a| *a == full || a.strip_suffix("/*") == Some(found.provider.as_str())));
+        let allowed =
+            config.models.allow.as_ref().is_none_or(|allow| allow.iter().any(|a| *a == full || a.strip_suffix("/*") == Some(found.provider.as_str())));
         if allowed { Ok(Some(full)) } else { Err(Refusal::invalid(format!("Model '{full}' is not among agents.defaults.modelPolicy.allow."))) }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::body::{Body, Bytes};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::body::{Body, Bytes};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -150,7 +150,8 @@ impl Surface {
     async fn continued(&self, id: &str) -> Result<Room, Refusal> {
         let row = self.chat.desk.lanes().report(&RunId::from(id)).await.map_err(|failure| Refusal::of(&failure))?;
         let row = row.filter(|row| row.run_id.as_str().starts_with(Dialect::Responses.run_prefix()));
-        row.map(|row| Room { key: row.session, own: false }).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("Previous response with id '{id}' not found.")))
+        row.map(|row| Room { key: row.session, own: false })
+            .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("Previous response with id '{id}' not found.")))
     }
 
     async fn hand_over(&self, caller: &Caller, room: &Room, run: &RunId, said: &said::Said, options: &TurnOptions) -> Result<(), Refusal> {
@@ -159,7 +160,13 @@ impl Surface {
         let fresh = room.own || self.chat.desk.row(&room.key).is_none_or(|row| row.message_count == 0);
         // A session that has a past knows what was said. A repeat finds the past that the first try made, so it is
         // tried in the other form too before it counts as another message.
-        let forms: &[bool] = if said.earlier.is_empty() || room.own { &[fresh] } else if fresh { &[true, false] } else { &[false, true] };
+        let forms: &[bool] = if said.earlier.is_empty() || room.own {
+            &[fresh]
+        } else if fresh {
+            &[true, false]
+        } else {
+            &[false, true]
+        };
         let mut problem = None;
         for &with_earlier in forms {
             let body = letters::body(&said::message(said, with_earlier), &attachments).map_err(|failure| Refusal::of(&failure))?;
@@ -187,9 +194,11 @@ impl Surface {
         };
         match row.status {
             RunStatus::Aborted if text.is_empty() => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "api_error", "the run was stopped before it answered")),
-            RunStatus::Error | RunStatus::Unknown => {
-                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "api_error", "the run was interrupted; it may have had effects and is not repeated by itself"))
-            }
+            RunStatus::Error | RunStatus::Unknown => Err(Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "api_error",
+                "the run was interrupted; it may have had effects and is not repeated by itself",
+            )),
             _ => {
                 if text.is_empty() || row.silent {
                     NOTHING_SAID.clone_into(&mut text);
