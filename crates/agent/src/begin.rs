@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::TxError;
 use clawstead_terms::{
-    Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Millis, Origin, Part, QueueMode, RunEnd, RunEventKind, RunId, RunStatus, Usage,
+    Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus, Usage,
 };
 
 use crate::{
@@ -381,6 +381,11 @@ impl Lanes {
             run_row.ended_at = Some(now);
             run_row.failure = Some(failure.clone());
             run_row.error_kind = Some("interrupted".into());
+            // Calls that never ended get a result, so that the next request of this session is whole.
+            let open_calls = session.ink().transcript.as_ref().map(|transcript| transcript.progress(&run_id).2).unwrap_or_default();
+            for call in open_calls {
+                write.events.push(JournalEvent::Said { message: Box::new(self.given_up(&run_id, call, now)) });
+            }
             desk.row.open.retain(|open| open.run_id != run_id);
             desk.row.status = Some(SessionStatus::Failed);
             desk.row.ended_at = Some(now);
@@ -407,6 +412,26 @@ impl Lanes {
             _ => Task::Resumed { steps_done, messages_done, open_calls },
         };
         begun
+    }
+
+    /// The result of a call whose run was given up.
+    fn given_up(&self, run_id: &RunId, call: OpenCall, now: Millis) -> Message {
+        let text = if call.intent.is_some() {
+            "The run was given up during this call. Its outcome is unknown: it may have happened. Check before you repeat it."
+        } else {
+            "The run was given up before this call ended."
+        };
+        Message {
+            id: self.parts.world.rng.uuid().into(),
+            role: Role::Tool,
+            parts: vec![Part::ToolResult { id: call.call_id, name: call.name, content: vec![Part::text(text)], details: None, is_error: true }],
+            at: now,
+            run_id: Some(run_id.clone()),
+            model: None,
+            usage: None,
+            stop_reason: None,
+            meta: None,
+        }
     }
 }
 
