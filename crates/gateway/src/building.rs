@@ -493,7 +493,7 @@ impl Janitor {
                 tracing::warn!("{notice}");
             }
         }
-        self.doors.set_settings(DoorSettings::from_config(&new.gateway));
+        self.doors.set_settings(self.live.door_settings(new));
         self.doors.set_facts(facts(new, &self.minds));
         if touches("skills") || touches("agents") {
             self.skills(new).await;

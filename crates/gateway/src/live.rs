@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -11,11 +11,13 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use clawstead_config::{
-    Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions, ShellImport,
-    Snapshot, Strictness, diff, keep_last_good, plan, plan_edit, write,
+    AuthMode, Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions,
+    ShellImport, Snapshot, Strictness, diff, keep_last_good, plan, plan_edit, write,
 };
 use clawstead_terms::Failure;
 use clawstead_world::{TaskKind, World};
+
+use crate::doors::DoorSettings;
 
 /// Shortest wait after a file event, so that an editor's several writes count as one.
 const DEBOUNCE_MS_MIN: u64 = 100;
@@ -45,6 +47,8 @@ pub struct Live {
     /// Edits and reloads happen one after the other.
     turn: tokio::sync::Mutex<()>,
     applied: mpsc::Sender<Reloaded>,
+    /// `--auth`: what the command line said stays in force over reloads.
+    auth_mode: OnceLock<AuthMode>,
 }
 
 impl Live {
@@ -61,6 +65,7 @@ impl Live {
             held: Mutex::new(Arc::new(snapshot)),
             turn: tokio::sync::Mutex::default(),
             applied,
+            auth_mode: OnceLock::new(),
         };
         (Arc::new(live), reloads)
     }
@@ -69,6 +74,22 @@ impl Live {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// `--auth` of the command line; call once, before anything is served.
+    pub fn keep_auth_mode(&self, mode: AuthMode) {
+        let _ = self.auth_mode.set(mode);
+    }
+
+    /// The doors' settings of a config, with what the command line said. `--token` and `--password` reach the config
+    /// through the environment.
+    #[must_use]
+    pub fn door_settings(&self, config: &Config) -> DoorSettings {
+        let mut settings = DoorSettings::from_config(&config.gateway);
+        if let Some(mode) = self.auth_mode.get() {
+            settings.auth.mode = *mode;
+        }
+        settings
     }
 
     /// The process environment that the config is read with.

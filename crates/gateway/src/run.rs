@@ -271,9 +271,12 @@ async fn once(
     });
     let identity = identity(&config.paths, &world)?;
     let mut notices: Vec<String> = loaded.notices.iter().map(clawstead_config::Issue::located).collect();
-    notices.extend(loaded.unresolved.iter().map(|u| format!("{u:?}")));
+    notices.extend(loaded.unresolved.iter().map(|u| format!("{}: the secret is not resolved: {}", clawstead_config::join_path(&u.path), u.reason)));
     let good = snapshot.clone();
     let (live, reloads) = Live::new(snapshot, config.clone(), options.env.clone(), options.cwd.clone(), strictness);
+    if let Some(mode) = options.auth_mode {
+        live.keep_auth_mode(mode);
+    }
     let ground = Ground {
         world: world.clone(),
         store: store.clone(),

@@ -309,7 +309,9 @@ fn check_host(cx: &ToolCx, wanted: Option<Host>) -> Result<(), ToolError> {
                 return Err(ToolError::Failed("exec is to run in a sandbox, and this gateway has no sandbox engine; it is not run on the host instead".into()));
             }
             Host::Node => {
-                return Err(ToolError::Failed("exec is to run on a node, and this gateway cannot run commands on nodes yet; it is not run here instead".into()));
+                return Err(ToolError::Failed(
+                    "exec is to run on a node, and this gateway cannot run commands on nodes yet; it is not run here instead".into(),
+                ));
             }
             Host::Auto | Host::Gateway => {}
         }
