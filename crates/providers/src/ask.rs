@@ -213,11 +213,15 @@ impl Models {
             if let Some((until, i)) = rests.filter(|_| round == 0 && next_round.is_empty()) {
                 let candidate = &candidates[i];
                 let now = self.world.clock.now();
+                let session = ask.session_hint.as_deref();
+                let profiles = self.profiles(&candidate.model.provider, session, now);
                 let may = {
                     let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-                    // A host that failed a moment ago may be back; with nothing else to try, asking beats refusing.
-                    let only_choice = attempts.is_empty() && health.host_open(self.host_of(&candidate.model.provider), now).is_some();
-                    only_choice || health.may_probe(&candidate.model.to_string(), now)
+                    // A host that failed a moment ago may be back, and a refused key may be mended at the provider. With
+                    // nothing else to try, asking once a turn beats refusing.
+                    let cheap = health.host_open(self.host_of(&candidate.model.provider), now).is_some()
+                        || profiles.iter().all(|p| health.refused_only(&p.id, &candidate.model.model, now));
+                    (cheap && attempts.is_empty()) || health.may_probe(&candidate.model.to_string(), now)
                 };
                 if may {
                     match self.candidate(candidate, &ask, observer, &mut failed_last, &mut attempts, Force::Yes).await {

@@ -159,6 +159,18 @@ async fn a_dead_host_is_not_asked_by_every_turn() {
     assert_eq!((first.error.kind, second.error.kind), (ErrorKind::Network, ErrorKind::Network));
 }
 
+#[tokio::test]
+async fn a_refused_key_is_asked_once_a_turn_when_there_is_no_other() {
+    let refuse = |status, text: &str| Act::Status(status, "", json!({"error": {"message": text}}).to_string());
+    let server = Server::start(vec![refuse(401, "bad key"), refuse(403, "not allowed"), refuse(403, "not allowed"), good()]).await;
+    let models = Models::new(world(), config(&json!({"models": {"providers": {"h": {"baseUrl": server.url, "apiKey": "k"}}}})));
+    for _ in 0..3 {
+        assert_eq!(heard(&models, &chain(&["h/m"]), &()).await.unwrap_err().error.kind, ErrorKind::Auth);
+    }
+    assert_eq!(heard(&models, &chain(&["h/m"]), &()).await.unwrap(), "ok", "the key was mended");
+    assert_eq!(server.seen().len(), 4, "one request a turn");
+}
+
 #[tokio::test(start_paused = true)]
 async fn usage_has_its_price_and_the_demo_answers_when_nothing_is_configured() {
     let usage = clawstead_terms::Usage { input: 1_000_000, output: 500_000, ..Default::default() };

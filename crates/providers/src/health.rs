@@ -121,6 +121,14 @@ impl Health {
         (until > now.0).then_some(until)
     }
 
+    /// True when `profile` rests only because its key was refused (`Auth`), not for money or a limit.
+    pub(crate) fn refused_only(&self, profile: &str, model: &str, now: Millis) -> bool {
+        self.profiles.get(profile).is_some_and(|stats| {
+            let limited = stats.models.get(model).is_some_and(|m| m.cooldown_until > now.0);
+            stats.cooldown_until > now.0 && stats.disabled_until <= now.0 && !limited
+        })
+    }
+
     /// Until when a host must not be asked.
     pub(crate) fn host_open(&self, host: &str, now: Millis) -> Option<i64> {
         self.hosts.get(host).map(|c| c.open_until).filter(|until| *until > now.0)
