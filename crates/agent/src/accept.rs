@@ -223,6 +223,11 @@ impl Lanes {
             row.status = RunStatus::Aborted;
             row.ended_at = Some(now);
             row.abort_reason = Some(reason.into());
+            if queued.letter.reply_to.is_some() {
+                // Another session waits for this answer.
+                let text = format!("the run was stopped ({reason})");
+                write.ops.extend(self.reply_ops(&desk.row, &queued.letter, &text, crate::end::Kind::Error, now));
+            }
             write.ops.push(put_run(&row)?);
             rows.push(row);
         }
@@ -235,6 +240,9 @@ impl Lanes {
             let emitter = crate::lane::Emitter::new(self, &desk.row, &queued.letter, row.run_id.clone());
             emitter.emit(RunEventKind::Aborted { reason: reason.into(), started_at: now, partial: String::new() });
             self.announce_end(row);
+            if queued.letter.reply_to.is_some() {
+                self.sent_off(room, &queued.letter);
+            }
         }
         Ok(wanted.into_iter().map(|queued| queued.letter.run_id.clone()).collect())
     }

@@ -272,6 +272,7 @@ impl Lanes {
             if let Some(failure) = &row.failure {
                 let emitter = Emitter::new(self, &desk.row, &queued.letter, row.run_id.clone());
                 emitter.emit(RunEventKind::Failed { failure: failure.clone(), error_kind: "expired".into(), started_at: now, partial: String::new() });
+                self.sent_off(room, &queued.letter);
             }
             self.announce_end(row);
         }

@@ -135,7 +135,7 @@ impl Lanes {
     }
 
     /// Replies and letters just became durable: start them on their way.
-    fn sent_off(&self, room: &Arc<Room>, letter: &Envelope) {
+    pub(crate) fn sent_off(&self, room: &Arc<Room>, letter: &Envelope) {
         if letter.options.deliver_to.is_some() {
             self.parts.sink.outbox_grew(&room.agent);
         }
