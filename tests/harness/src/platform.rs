@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 
-use crate::mock::mark_of;
+use crate::mock::marks_of;
 
 /// Updates in one answer.
 const BATCH: usize = 20;
@@ -110,7 +110,7 @@ impl Platform {
     #[must_use]
     pub fn shown_marks(&self) -> BTreeMap<String, usize> {
         let mut marks = BTreeMap::new();
-        for mark in self.shown().iter().filter_map(|shown| mark_of(&shown.text)) {
+        for mark in self.shown().iter().flat_map(|shown| marks_of(&shown.text).collect::<Vec<_>>()) {
             *marks.entry(mark).or_default() += 1;
         }
         marks

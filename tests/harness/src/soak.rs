@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, message_text},
-    mock::mark_of,
+    mock::marks_of,
 };
 
 /// A message the gateway accepted.
@@ -109,13 +109,15 @@ impl Tally {
     fn of(messages: &[Value]) -> Self {
         let mut tally = Self::default();
         for message in messages {
-            let Some(mark) = message_text(message).and_then(|text| mark_of(&text)) else { continue };
+            let Some(text) = message_text(message) else { continue };
             let side = match message["role"].as_str() {
                 Some("user") => &mut tally.asked,
                 Some("assistant") => &mut tally.answered,
                 _ => continue,
             };
-            *side.entry(mark).or_default() += 1;
+            for mark in marks_of(&text) {
+                *side.entry(mark).or_default() += 1;
+            }
         }
         tally
     }

@@ -74,6 +74,20 @@ async fn send_until_killed(port: u16, session: String, load: Arc<Load>, open: Ar
     }
 }
 
+/// The messages of a history around those that hold a mark, for whoever reads a failure.
+async fn surroundings(port: u16, session: &str, mark: &str) -> String {
+    // The first client may have been sent away by now, since it did not read.
+    let Ok(mut other) = Client::connect(port).await else { return "the gateway is not there".into() };
+    let history = match other.call("chat.history", json!({"sessionKey": session, "limit": 1000})).await {
+        Ok(history) => history,
+        Err(err) => return format!("{err:#}"),
+    };
+    let messages = history["messages"].as_array().cloned().unwrap_or_default();
+    let at: Vec<usize> = (0..messages.len()).filter(|at| messages[*at].to_string().contains(mark)).collect();
+    let (Some(first), Some(last)) = (at.first(), at.last()) else { return format!("not among its {} messages", messages.len()) };
+    messages[first.saturating_sub(3)..messages.len().min(last + 4)].iter().map(|message| format!("  {message}\n")).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_or_answered_twice() {
     let kills = usize::try_from(setting("CLAWSTEAD_KILLS", 20)).unwrap();
@@ -138,6 +152,22 @@ async fn nothing_accepted_is_lost_or_answered_twice() {
     println!("platform: {written} written, {} answered, {} sends tried, {} shown twice", shown.len(), platform.attempts(), twice.len());
 
     let first: Vec<_> = verdict.broken.iter().take(10).collect();
+    for (mark, _) in &first {
+        if let Some(one) = accepted.iter().find(|one| one.mark == *mark) {
+            println!("{mark} in {}:\n{}", one.session, surroundings(port, &one.session, mark).await);
+        }
+    }
+    if rest.is_none() {
+        let missing = (1..=load.next_mark.load(Ordering::Relaxed)).map(|number| format!("msg-{number:06}"));
+        let missing: Vec<_> = missing.filter(|mark| !shown.contains_key(mark) && !accepted.iter().any(|one| one.mark == *mark)).collect();
+        println!("not shown on the platform: {} messages, {:?} ...", missing.len(), &missing[..missing.len().min(8)]);
+        for mark in missing.iter().take(2) {
+            for chat in 0..CHATS {
+                let session = format!("agent:a1:loopback:direct:u{chat}");
+                println!("{mark} in {session}:\n{}", surroundings(port, &session, mark).await);
+            }
+        }
+    }
     assert!(verdict.broken.is_empty(), "of {} accepted: {first:?}\n{}", accepted.len(), gateway.log_tail(30));
     assert!(twice.is_empty(), "shown twice: {twice:?}");
     // A message on the platform may end as an apology instead of an answer, but the chat sees something for each.

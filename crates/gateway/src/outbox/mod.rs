@@ -22,8 +22,10 @@ use clawstead_world::{TaskKind, World};
 use crate::keeper::{self, Keeper};
 use plan::Next;
 
-/// Rows read at once for one agent.
-const ROWS_MAX: usize = 1_000;
+/// Rows read at once.
+const PAGE_ROWS: usize = 500;
+/// Rows removed at once.
+const PRUNED_MAX: usize = 500;
 /// Conversations that are sent to at once.
 const SENDS_MAX: usize = 16;
 
@@ -130,10 +132,7 @@ impl Outbox {
     /// Waits at most `limit` for the end of a run's reply; answers how it stands then, or none when it has none.
     pub async fn ended(&self, agent: &AgentId, run: &RunId, limit: Duration) -> Option<OutboxRow> {
         let unit = Unit::Agent(agent.clone());
-        let look = async || {
-            let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await.ok()?;
-            rows.into_iter().map(|row| row.value).find(|row| row.run_id == *run)
-        };
+        let look = async || self.rows(&unit, |row| row.run_id == *run).await.ok()?.pop();
         let wait = async {
             loop {
                 let ended = self.0.ended.notified();
@@ -192,8 +191,9 @@ impl Outbox {
         let mut soonest: Option<Duration> = None;
         for agent in agents {
             let unit = Unit::Agent(agent.clone());
-            let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: ROWS_MAX, ..Scan::prefix(OutboxRow::PREFIX) }).await?;
-            let lanes = plan::by_conversation(rows.into_iter().map(|row| row.value));
+            // Sent rows are kept for a while and may be many; what waits can stand anywhere among them.
+            let open = self.rows(&unit, |row| matches!(row.state, OutboxState::Queued | OutboxState::Sending)).await?;
+            let lanes = plan::by_conversation(open.into_iter());
             let mut again = None;
             for batch in lanes.chunks(SENDS_MAX) {
                 let results = futures_util::future::join_all(batch.iter().map(|rows| self.conversation(&unit, rows))).await;
@@ -207,6 +207,21 @@ impl Outbox {
             }
         }
         Ok(soonest)
+    }
+
+    /// The rows of an agent that `wanted` takes, page by page, in key order.
+    async fn rows(&self, unit: &Unit, wanted: impl Fn(&OutboxRow) -> bool) -> Result<Vec<OutboxRow>, Failure> {
+        let mut found = Vec::new();
+        let mut scan = Scan::prefix(OutboxRow::PREFIX).limit(PAGE_ROWS);
+        loop {
+            let page = self.0.keeper.scan::<OutboxRow>(unit, Table::Outbox, &scan).await?;
+            let last = (page.len() == PAGE_ROWS).then(|| page.last().map(|row| row.key.clone())).flatten();
+            found.extend(page.into_iter().map(|row| row.value).filter(&wanted));
+            match last {
+                Some(key) => scan = scan.after(key),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// Sends the rows of one conversation in order, until one has to wait.
@@ -286,10 +301,11 @@ impl Outbox {
     pub async fn prune(&self, agent: &AgentId) -> Result<usize, Failure> {
         let unit = Unit::Agent(agent.clone());
         let now = self.0.world.clock.now();
-        let rows = self.0.keeper.scan::<OutboxRow>(&unit, Table::Outbox, &Scan { limit: 500, ..Scan::prefix(OutboxRow::PREFIX) }).await?;
+        let mut stale = self.rows(&unit, |row| plan::is_stale(row, now)).await?;
+        stale.truncate(PRUNED_MAX);
         let mut batch = Batch::new(unit);
-        for row in rows.into_iter().filter(|row| plan::is_stale(&row.value, now)) {
-            batch = batch.delete(Table::Outbox, row.key);
+        for row in stale {
+            batch = batch.delete(Table::Outbox, row.key());
         }
         let gone = batch.ops.len();
         if gone > 0 {

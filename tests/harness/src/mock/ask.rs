@@ -121,7 +121,13 @@ fn tool_name(raw: &str) -> Option<String> {
 /// The first numbered mark in a text: `msg-` and six digits or more.
 #[must_use]
 pub fn mark_of(text: &str) -> Option<String> {
-    text.match_indices("msg-").find_map(|(at, _)| {
+    marks_of(text).next()
+}
+
+/// All numbered marks in a text. An answer has several when the question before it was given up after too many
+/// restarts: both then stand before the model as one.
+pub fn marks_of(text: &str) -> impl Iterator<Item = String> {
+    text.match_indices("msg-").filter_map(|(at, _)| {
         let digits = text[at + 4..].bytes().take_while(u8::is_ascii_digit).count();
         (digits >= 6).then(|| text[at..at + 4 + digits].to_owned())
     })

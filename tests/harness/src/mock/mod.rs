@@ -15,7 +15,7 @@ mod ask;
 mod dialect;
 mod server;
 
-pub use ask::{Ask, Dialect, mark_of};
+pub use ask::{Ask, Dialect, mark_of, marks_of};
 pub use server::MockModel;
 
 use std::path::PathBuf;
