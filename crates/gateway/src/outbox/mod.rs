@@ -314,3 +314,66 @@ impl Outbox {
         Ok(gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use clawstead_agent::{OutboxRow, OutboxState};
+    use clawstead_channels::{Outbound, Outlet, Sent};
+    use clawstead_state::{Batch, MemoryStore, Table};
+    use clawstead_terms::{AgentId, DeliveryTarget, Millis, Outcome, SessionKey, Unit};
+    use clawstead_world::World;
+
+    use super::{Outbox, Outlets};
+    use crate::keeper::Keeper;
+
+    struct Shows;
+
+    #[async_trait]
+    impl Outlet for Shows {
+        async fn send(&self, message: &Outbound) -> Sent {
+            Sent { outcome: Outcome::Done, message_id: Some(message.effect_id.clone()) }
+        }
+    }
+
+    fn row(id: &str, state: OutboxState) -> OutboxRow {
+        OutboxRow {
+            id: id.into(),
+            run_id: id.into(),
+            session: SessionKey::main(&AgentId::normalise("a")),
+            target: DeliveryTarget { channel: "c".into(), account: "default".into(), to: "u".into(), thread_id: None, reply_to: None },
+            body: vec![],
+            state,
+            attempts: 0,
+            next_attempt_at: None,
+            created_at: Millis(0),
+            updated_at: Millis(0),
+            receipt: None,
+            outcome: None,
+        }
+    }
+
+    /// Found by 200 kills under load: only the first 1,000 rows were looked at, sent ones included.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_found_behind_any_number_of_sent_rows() {
+        let (world, agent) = (World::simulated(1), AgentId::normalise("a"));
+        let unit = Unit::Agent(agent.clone());
+        let keeper = Keeper { store: Arc::new(MemoryStore::new()), claims: Arc::default() };
+        keeper.claim(std::slice::from_ref(&unit), "test", 1).await.unwrap();
+        let mut batch = Batch::new(unit.clone());
+        for number in 0..1_100 {
+            let sent = row(&format!("{number:05}"), OutboxState::Done);
+            batch = batch.insert_json(Table::Outbox, sent.key(), &sent).unwrap();
+        }
+        keeper.commit(batch).await.unwrap();
+        let outlets = Arc::new(Outlets::default());
+        outlets.add("c".into(), "default".into(), Arc::new(Shows));
+        let outbox = Outbox::start(keeper, world, outlets, [agent.clone()]);
+        let sent = outbox.send(row("zzz", OutboxState::Queued), Duration::from_secs(10)).await.unwrap();
+        assert_eq!((sent.state, sent.receipt.as_deref()), (OutboxState::Done, Some("zzz")));
+        let seen = outbox.ended(&agent, &"zzz".into(), Duration::from_secs(1)).await;
+        assert_eq!(seen.map(|row| row.state), Some(OutboxState::Done));
+    }
+}
