@@ -46,6 +46,17 @@ pub struct Connect {
     pub expect_final: bool,
 }
 
+/// What commands that only talk to the gateway have in common.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// How to reach it.
+    #[command(flatten)]
+    pub gateway: Connect,
+    /// JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 impl Connect {
     /// The configured gateway, with a time limit only.
     pub fn configured(timeout: Option<u64>) -> Self {

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use clawstead_config::{DevFlag, Env, Paths, Profile};
-use clawstead_gateway::run::{AllowUnconfigured, RunOptions, run};
+use clawstead_gateway::{
+    doors::auth::AuthOverrides,
+    run::{AllowUnconfigured, RunOptions, run},
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -23,9 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cwd: None,
         port: Some(port.parse()?),
         bind: None,
-        token: Some(token),
-        password: None,
-        auth_mode: None,
+        auth: AuthOverrides { token: Some(token), ..AuthOverrides::default() },
         allow_unconfigured: AllowUnconfigured::Yes,
     };
     let stop = CancellationToken::new();

@@ -23,7 +23,7 @@ use crate::{
     cron::{self, Broadcast, Cron},
     desk::Desk,
     devices::Devices,
-    doors::{DoorParts, DoorSettings, Doors, Facts, Mounts, history, hooks, openai},
+    doors::{DoorParts, Doors, Facts, Mounts, history, hooks, openai},
     fanout::{Fanout, SessionRows},
     import,
     keeper::{self, Claims, Keeper},
@@ -312,7 +312,7 @@ impl Building {
         };
         let doors = Doors::new(DoorParts {
             world: world.clone(),
-            settings: DoorSettings::from_config(&now.gateway),
+            settings: live.door_settings(&now),
             facts: facts(&now, &minds),
             devices,
             presence,

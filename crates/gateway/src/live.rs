@@ -11,13 +11,13 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use clawstead_config::{
-    AuthMode, Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions,
-    ShellImport, Snapshot, Strictness, diff, keep_last_good, plan, plan_edit, write,
+    Config, Edit, EditError, EditOptions, Env, ExecRefs, Guard, Invalid, Paths, Planned, ReadOptions, ReloadMode, ReloadPlan, SecretOptions, ShellImport,
+    Snapshot, Strictness, diff, keep_last_good, plan, plan_edit, write,
 };
 use clawstead_terms::Failure;
 use clawstead_world::{TaskKind, World};
 
-use crate::doors::DoorSettings;
+use crate::doors::{DoorSettings, auth::AuthOverrides};
 
 /// Shortest wait after a file event, so that an editor's several writes count as one.
 const DEBOUNCE_MS_MIN: u64 = 100;
@@ -47,8 +47,8 @@ pub struct Live {
     /// Edits and reloads happen one after the other.
     turn: tokio::sync::Mutex<()>,
     applied: mpsc::Sender<Reloaded>,
-    /// `--auth`: what the command line said stays in force over reloads.
-    auth_mode: OnceLock<AuthMode>,
+    /// What the command line said stays in force over reloads.
+    overrides: OnceLock<AuthOverrides>,
 }
 
 impl Live {
@@ -65,7 +65,7 @@ impl Live {
             held: Mutex::new(Arc::new(snapshot)),
             turn: tokio::sync::Mutex::default(),
             applied,
-            auth_mode: OnceLock::new(),
+            overrides: OnceLock::new(),
         };
         (Arc::new(live), reloads)
     }
@@ -76,20 +76,19 @@ impl Live {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// `--auth` of the command line; call once, before anything is served.
-    pub fn keep_auth_mode(&self, mode: AuthMode) {
-        let _ = self.auth_mode.set(mode);
+    /// What the command line said about credentials; call once, before anything is served.
+    pub fn keep_overrides(&self, overrides: AuthOverrides) {
+        let _ = self.overrides.set(overrides);
     }
 
-    /// The doors' settings of a config, with what the command line said. `--token` and `--password` reach the config
-    /// through the environment.
+    /// The doors' settings of a config, with what the command line said.
     #[must_use]
     pub fn door_settings(&self, config: &Config) -> DoorSettings {
-        let mut settings = DoorSettings::from_config(&config.gateway);
-        if let Some(mode) = self.auth_mode.get() {
-            settings.auth.mode = *mode;
+        let settings = DoorSettings::from_config(&config.gateway);
+        match self.overrides.get() {
+            Some(overrides) => overrides.over(settings),
+            None => settings,
         }
-        settings
     }
 
     /// The process environment that the config is read with.

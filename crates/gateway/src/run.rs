@@ -21,7 +21,7 @@ use clawstead_world::{TaskKind, World};
 use crate::{
     VERSION,
     building::{Building, Ground, SetUpWorkspaces},
-    doors::{self, BindError, Phase},
+    doors::{self, BindError, Phase, auth::AuthOverrides},
     live::Live,
     rpc::system::Process,
 };
@@ -44,12 +44,8 @@ pub struct RunOptions {
     pub port: Option<u16>,
     /// `--bind`.
     pub bind: Option<Bind>,
-    /// `--token`, or one made for a first run.
-    pub token: Option<String>,
-    /// `--password`.
-    pub password: Option<String>,
-    /// `--auth`.
-    pub auth_mode: Option<clawstead_config::AuthMode>,
+    /// `--token`, `--password`, `--auth`.
+    pub auth: AuthOverrides,
     /// `gateway.mode` may be missing.
     pub allow_unconfigured: AllowUnconfigured,
 }
@@ -230,16 +226,7 @@ async fn once(
     }
 
     // The doors' settings as given on the command line.
-    let mut door_settings = doors::DoorSettings::from_config(&config.gateway);
-    if let Some(token) = &options.token {
-        door_settings.auth.token = Some(token.clone());
-    }
-    if let Some(password) = &options.password {
-        door_settings.auth.password = Some(password.clone());
-    }
-    if let Some(mode) = options.auth_mode {
-        door_settings.auth.mode = mode;
-    }
+    let door_settings = options.auth.over(doors::DoorSettings::from_config(&config.gateway));
     let wanted_port = fixed_port.or(options.port).or(options.paths.env_port).unwrap_or(config.gateway.port);
     let hosts = doors::addresses(options.bind.unwrap_or(config.gateway.bind), config.gateway.custom_bind_host.as_deref(), tailnet_address())?;
 
@@ -274,9 +261,7 @@ async fn once(
     notices.extend(loaded.unresolved.iter().map(|u| format!("{}: the secret is not resolved: {}", clawstead_config::join_path(&u.path), u.reason)));
     let good = snapshot.clone();
     let (live, reloads) = Live::new(snapshot, config.clone(), options.env.clone(), options.cwd.clone(), strictness);
-    if let Some(mode) = options.auth_mode {
-        live.keep_auth_mode(mode);
-    }
+    live.keep_overrides(options.auth.clone());
     let ground = Ground {
         world: world.clone(),
         store: store.clone(),
@@ -291,7 +276,6 @@ async fn once(
         set_up_workspaces: SetUpWorkspaces::Yes,
     };
     let building = Building::raise(ground).await?;
-    building.doors.set_settings(door_settings.clone());
     notices.extend(building.notices.iter().cloned());
 
     for listener in listeners {

@@ -3,7 +3,10 @@
 use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::builder::PossibleValuesParser;
-use clawstead_gateway::run::{AllowUnconfigured, RunOptions, run as run_gateway};
+use clawstead_gateway::{
+    doors::auth::AuthOverrides,
+    run::{AllowUnconfigured, RunOptions, run as run_gateway},
+};
 use clawstead_wire::client::Heard;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
@@ -308,9 +311,7 @@ fn embedded(args: &Args, cx: &Cx, prompt: &str, limit: Duration) -> Outcome {
         cwd: std::env::current_dir().ok(),
         port: Some(0),
         bind: Some(clawstead_config::Bind::Loopback),
-        token: Some(token.clone()),
-        password: None,
-        auth_mode: Some(clawstead_config::AuthMode::Token),
+        auth: AuthOverrides { token: Some(token.clone()), password: None, mode: Some(clawstead_config::AuthMode::Token) },
         allow_unconfigured: AllowUnconfigured::Yes,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -9,7 +9,7 @@ use crate::{
     fail::Fail,
     format::{dash, list, number, relative, text},
     print,
-    rpc::{self, Connect},
+    rpc::{self, Common},
 };
 
 /// Paired devices and their tokens.
@@ -21,15 +21,6 @@ use crate::{
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(clap::Args)]
-struct Common {
-    #[command(flatten)]
-    gateway: Connect,
-    /// JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Subcommand)]

@@ -9,7 +9,7 @@ use crate::{
     fail::Fail,
     format::{list, now_ms, number, text},
     print,
-    rpc::{self, Connect},
+    rpc::{self, Common, Connect},
 };
 
 /// Devices that lend their capabilities.
@@ -21,15 +21,6 @@ use crate::{
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(clap::Args)]
-struct Common {
-    #[command(flatten)]
-    gateway: Connect,
-    /// JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Subcommand)]

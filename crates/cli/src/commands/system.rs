@@ -7,7 +7,7 @@ use super::Outcome;
 use crate::{
     cx::Cx,
     print,
-    rpc::{self, Connect},
+    rpc::{self, Common},
 };
 
 /// Events, heartbeats and presence.
@@ -19,15 +19,6 @@ use crate::{
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(clap::Args)]
-struct Common {
-    #[command(flatten)]
-    gateway: Connect,
-    /// JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Subcommand)]

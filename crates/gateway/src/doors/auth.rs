@@ -27,6 +27,40 @@ pub struct TrustedProxySettings {
     pub allow_loopback: bool,
 }
 
+/// What the command line says about credentials; it beats the config, over reloads too.
+#[derive(Clone, Default)]
+pub struct AuthOverrides {
+    /// `--token`.
+    pub token: Option<String>,
+    /// `--password`.
+    pub password: Option<String>,
+    /// `--auth`.
+    pub mode: Option<AuthMode>,
+}
+
+/// Secrets are for nobody's log.
+impl std::fmt::Debug for AuthOverrides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthOverrides")
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("password", &self.password.as_ref().map(|_| "..."))
+            .field("mode", &self.mode)
+            .finish()
+    }
+}
+
+impl AuthOverrides {
+    /// Puts what was said over a config's settings.
+    #[must_use]
+    pub fn over(&self, mut settings: super::DoorSettings) -> super::DoorSettings {
+        let auth = &mut settings.auth;
+        auth.mode = self.mode.unwrap_or(auth.mode);
+        auth.token = self.token.clone().or(auth.token.take());
+        auth.password = self.password.clone().or(auth.password.take());
+        settings
+    }
+}
+
 /// `gateway.auth` with its secrets resolved.
 #[derive(Clone)]
 pub struct AuthSettings {

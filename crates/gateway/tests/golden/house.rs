@@ -70,9 +70,7 @@ impl House {
             cwd: None,
             port: Some(0),
             bind: None,
-            token: None,
-            password: None,
-            auth_mode: None,
+            auth: clawstead_gateway::doors::auth::AuthOverrides::default(),
             allow_unconfigured: AllowUnconfigured::No,
         };
         let stop = CancellationToken::new();

@@ -11,6 +11,7 @@ use std::{
 use clap::builder::PossibleValuesParser;
 use clawstead_config::{AuthMode, Bind, Config, Profile, Snapshot, Strictness};
 use clawstead_gateway::{
+    doors::auth::AuthOverrides,
     logs::{FileLog, FileLogOptions},
     run::{AllowUnconfigured, Ended, RunOptions, StartError, Up, run as run_gateway},
 };
@@ -165,7 +166,7 @@ fn options(args: &Args, cx: &Cx, snapshot: &Snapshot, config: &Config, usable: b
             env.set("OPENCLAW_GATEWAY_TOKEN", token.expose());
         }
     }
-    // Also as the environment would give them: a reload of the config must not forget what the command line said.
+    // Also in the environment, where a config may refer to them.
     for (name, given) in [("OPENCLAW_GATEWAY_TOKEN", &args.token), ("OPENCLAW_GATEWAY_PASSWORD", &password)] {
         if let Some(secret) = given {
             env.set(name, secret.as_str());
@@ -177,9 +178,11 @@ fn options(args: &Args, cx: &Cx, snapshot: &Snapshot, config: &Config, usable: b
         cwd: std::env::current_dir().ok(),
         port: args.port,
         bind: args.bind.as_deref().and_then(Bind::parse),
-        token: args.token.clone(),
-        password: password.clone(),
-        auth_mode: auth_mode.or(if password.is_some() && args.token.is_none() && !config.gateway.auth.mode_explicit { Some(AuthMode::Password) } else { None }),
+        auth: AuthOverrides {
+            token: args.token.clone(),
+            mode: auth_mode.or(if password.is_some() && args.token.is_none() && !config.gateway.auth.mode_explicit { Some(AuthMode::Password) } else { None }),
+            password,
+        },
         allow_unconfigured: if args.allow_unconfigured { AllowUnconfigured::Yes } else { AllowUnconfigured::No },
     })
 }
