@@ -1,0 +1,1 @@
+//! The agent hub for everybody else: an MCP server over the farm, shared memory and the shared vault.
