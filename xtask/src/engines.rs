@@ -1,7 +1,8 @@
 //! `cargo xtask engines`: fetches the foreign programs the tests run against.
 //!
 //! What and which version is in `engines.json`. Everything goes below `.cache/engines` (or `CLAWSTEAD_ENGINES`), apart
-//! from Debian packages, which are installed when we are root and `apt-get` exists. What is there already is left alone.
+//! from Debian packages of the kind `apt`, which are installed when we are root and `apt-get` exists; those of the kind
+//! `deb` are only unpacked there. What is there already is left alone.
 //! An engine that cannot be had is reported and counted; the suites that need it say that they were skipped.
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use crate::run::{End, is_root, logged, tail, which};
+use crate::{
+    debian,
+    run::{End, is_root, logged, tail, which},
+};
 
 /// Longest time one engine may take to fetch or build.
 const FETCH_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -37,9 +41,12 @@ pub struct Engine {
     /// Programs that must exist before it can be built.
     #[serde(default)]
     needs: Vec<String>,
-    /// For Debian packages: where the program may be.
+    /// For installed Debian packages: where the program may be. For unpacked ones: the program, below the folder.
     #[serde(default)]
     programs: Vec<String>,
+    /// For unpacked Debian packages: the release they come from.
+    #[serde(default)]
+    suite: String,
     /// Environment variables for the tests, with the path below the folder.
     variables: BTreeMap<String, String>,
 }
@@ -50,6 +57,7 @@ enum Kind {
     Npm,
     Pip,
     Apt,
+    Deb,
 }
 
 /// What could be had.
@@ -126,7 +134,7 @@ impl Shop {
         let folder = self.root.join(&engine.folder);
         if !self.present(engine, &folder) {
             if self.fetch == Fetch::No {
-                bail!("not fetched yet (cargo xtask engines)");
+                return on_path(engine).context("not fetched yet (cargo xtask engines)");
             }
             for need in &engine.needs {
                 which(need).with_context(|| format!("needs {need}"))?;
@@ -135,6 +143,11 @@ impl Shop {
             match engine.kind {
                 Kind::Npm => self.npm(engine, &folder)?,
                 Kind::Pip => self.pip(engine, &folder)?,
+                Kind::Deb => {
+                    if let Err(why) = self.deb(engine, &folder) {
+                        return on_path(engine).ok_or(why);
+                    }
+                }
                 Kind::Apt => {}
             }
             if !self.present(engine, &folder) {
@@ -147,10 +160,11 @@ impl Shop {
     /// All packages are there in the pinned version, and the files the variables name exist.
     fn present(&self, engine: &Engine, folder: &Path) -> bool {
         engine.variables.values().all(|path| folder.join(path).exists())
+            && (engine.kind != Kind::Deb || debian::present(folder, &engine.suite, &engine.packages))
             && engine.packages.iter().all(|(package, version)| match engine.kind {
                 Kind::Npm => npm_version(folder, package).as_deref() == Some(version),
                 Kind::Pip => pip_has(folder, package, version),
-                Kind::Apt => true,
+                Kind::Apt | Kind::Deb => true,
             })
     }
 
@@ -182,6 +196,11 @@ impl Shop {
         // A portable build is quicker, and no test measures this server.
         command.env("CMAKE_ARGS", "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF");
         self.run(&engine.name, &mut command)
+    }
+
+    fn deb(&self, engine: &Engine, folder: &Path) -> anyhow::Result<()> {
+        let run = |command: &mut Command| self.run(&engine.name, command);
+        debian::unpack(folder, &self.root.join("apt"), &engine.suite, &engine.packages, &engine.programs, &run)
     }
 
     fn apt(&self, engine: &Engine) -> anyhow::Result<Vec<(String, PathBuf)>> {
@@ -226,6 +245,15 @@ impl Shop {
             End::TooLong => bail!("took longer than {} minutes", FETCH_LIMIT.as_secs() / 60),
         }
     }
+}
+
+/// A program of an unpacked package that somebody installed: taken where ours cannot be had, in whatever version.
+fn on_path(engine: &Engine) -> Option<Vec<(String, PathBuf)>> {
+    if engine.kind != Kind::Deb {
+        return None;
+    }
+    let find = |path: &str| which(Path::new(path).file_name()?.to_str()?);
+    engine.variables.iter().map(|(name, path)| Some((name.clone(), find(path)?))).collect()
 }
 
 fn wanted(engine: &Engine, between: &str) -> String {

@@ -1,6 +1,7 @@
 //! Repository chores: `cargo xtask <chore>`.
 
 mod bench;
+mod debian;
 mod docs;
 mod engines;
 mod floors;
