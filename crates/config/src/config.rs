@@ -12,6 +12,7 @@ use crate::{
         Cx,
         agents::{self, AgentsConfig},
         bindings::{self, Binding},
+        farm::{self, FarmConfig},
         gateway::{self, GatewayConfig},
         models::{self, ModelsConfig},
         rest::{
@@ -58,6 +59,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// `browser` and `canvasHost`.
     pub browser: BrowserConfig,
+    /// `farm`; none means an ordinary gateway.
+    pub farm: Option<FarmConfig>,
     /// `mcp.servers`.
     pub mcp_servers: Vec<McpServer>,
     /// False when there was no file.
@@ -86,6 +89,7 @@ impl Config {
             skills: rest::skills(&cx),
             logging: rest::logging(&cx),
             browser: rest::browser(&cx),
+            farm: farm::read(&cx),
             mcp_servers: rest::mcp(&cx),
             paths: paths.clone(),
             env: env.clone(),

@@ -26,6 +26,7 @@ mod config;
 mod edit;
 mod edit_text;
 mod env;
+mod farm_rules;
 mod hash;
 mod include;
 mod issue;
@@ -64,6 +65,10 @@ pub use secret_resolve::{ExecRefs, StoreLookup, Unresolved, resolve_refs};
 pub use sections::{
     agents::{ActiveHours, Agent, AgentsConfig, GroupChat, Heartbeat, Identity, ModelChoice, Sandbox, Subagents},
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
+    farm::{
+        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FarmConfig, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd, PolicyRule, STATE_SCHEMA,
+        StateConfig, StateKind, TlsFiles,
+    },
     gateway::{
         AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig,
         TrustedProxy,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     env::Env,
+    farm_rules,
     issue::Severity,
     normalise::own,
     paths::Paths,
@@ -101,6 +102,7 @@ pub(crate) fn check(root: &Value, paths: &Paths, env: &Env, sink: &mut Sink<'_>)
     durations(root, sink);
     providers(root, sink);
     others(root, sink);
+    farm_rules::check(root, sink);
 }
 
 fn gateway(root: View<'_>, env: &Env, sink: &mut Sink<'_>) {

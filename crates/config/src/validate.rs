@@ -67,7 +67,9 @@ fn object(value: &Value, row_path: &str, strict: bool, at: &mut Vec<String>, sin
     if let Some(first) = unknown.first() {
         let list = unknown.iter().map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(", ");
         let plural = if unknown.len() > 1 { "s" } else { "" };
-        let issue = sink.push(Severity::Unknown, at, format!("Unrecognized key{plural}: {list}"));
+        // A farm with a setting left out by a typing error could trust or share more than was meant.
+        let severity = if at.first().is_some_and(|root| root == "farm") { Severity::Error } else { Severity::Unknown };
+        let issue = sink.push(severity, at, format!("Unrecognized key{plural}: {list}"));
         let names: Vec<&str> = schema::children(row_path).filter_map(|r| r.path.rsplit('.').next()).filter(|n| *n != "*").collect();
         issue.suggestion = nearest(first, names.into_iter());
         issue.at.push((*first).to_owned());

@@ -275,3 +275,80 @@ fn no_file_is_the_defaults() {
     assert_eq!((c.gateway.port, c.gateway.bind, ids(&c)), (18789, Bind::Loopback, vec!["main"]));
     assert!(c.gateway.mode.is_none() && !c.file_exists);
 }
+
+#[test]
+fn a_farm_is_read_with_its_defaults() {
+    let (c, n) = load("{}", &[]);
+    assert!(c.farm.is_none() && n.is_empty(), "without the section nothing changes");
+
+    let text = r#"{ farm: {
+        id: "homelab", gateway: "jerry-gateway",
+        coord: { kind: "consul", token: "${CONSUL_TOKEN}" },
+        bus: { kind: "consul" },
+        state: { kind: "postgres", url: { source: "env", provider: "default", id: "DB_URL" } },
+        peer: { listen: "0.0.0.0:18790", advertise: "jerry.lan:18790" },
+        home: { Bobby: ["bobby-gateway", "jerry-gateway"] },
+        policy: [{ from: { gateway: "*", agent: "jerry" }, to: { agent: "bobby" }, capabilities: ["infra.*"], effect: "allow", limits: { per_minute: 60, max_ttl: 600000 } }],
+        acceptUnsigned: ["openclaw/agents/bobby/inbox/"],
+        roots: ["00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"],
+    } }"#;
+    let (c, n) = load(text, &[("CONSUL_TOKEN", "t0ken"), ("DB_URL", "postgres://claw:pw@db/claw")]);
+    assert!(n.is_empty(), "{n:?}");
+    let farm = c.farm.as_ref().unwrap();
+    assert!(farm.has_others());
+    assert_eq!((farm.id.as_deref(), farm.gateway.as_deref(), farm.lease), (Some("homelab"), Some("jerry-gateway"), LeaseProfile::Lan));
+    assert_eq!((farm.coord.kind, farm.coord.addrs.as_slice()), (CoordKind::Consul, &[CONSUL_ADDR.to_owned()][..]));
+    assert_eq!(farm.bus.addrs, farm.coord.addrs);
+    assert_eq!(farm.bus.token.as_ref().unwrap().expose(), "t0ken");
+    assert_eq!((farm.state.kind, farm.state.schema.as_str()), (StateKind::Postgres, STATE_SCHEMA));
+    assert_eq!(farm.state.url.as_ref().unwrap().expose(), "postgres://claw:pw@db/claw");
+    assert_eq!(farm.home.iter().next().map(|(agent, list)| (agent.as_str(), list.len())), Some(("bobby", 2)));
+    let rule = &farm.policy[0];
+    assert_eq!((rule.effect, rule.to.gateway.as_str(), rule.per_minute, rule.max_ttl_ms), (PolicyEffect::Allow, "*", Some(60), Some(600_000)));
+    assert!(!format!("{farm:?}").contains("pw@"));
+    // A database alone needs no names, and opens nothing.
+    let (c, n) = load(r#"{ farm: { state: { kind: "postgres", url: "postgres://u@h/d" } } }"#, &[]);
+    assert!(n.is_empty() && !c.farm.as_ref().unwrap().has_others());
+    let (c, _) = load(
+        r#"{ farm: { id: "lab", gateway: "gw-1", bus: { kind: "consul", addr: "http://other:8500" }, coord: { kind: "consul", token: "${T_X}" } } }"#,
+        &[("T_X", "x")],
+    );
+    assert_eq!(c.farm.as_ref().unwrap().bus.token, None, "a token goes only to the server it was given for");
+}
+
+#[test]
+fn a_farm_says_what_cannot_be() {
+    let wrong = |farm: &str| -> Vec<String> {
+        let made = snapshot(&format!("{{ farm: {farm} }}"), &[]);
+        made.blocking(Strictness::Tolerant).iter().map(|i| format!("{}: {}", i.path, i.message)).collect()
+    };
+    for (farm, place, part) in [
+        (r#"{ id: "lab", gateway: "gw", coord: { kind: "redis" } }"#, "farm.coord.kind", "two gateways own one agent"),
+        (r#"{ id: "lab", gateway: "gw", coord: { kind: "nats" } }"#, "farm.coord.kind", "farm.bus.kind"),
+        (r#"{ coord: { kind: "consul" } }"#, "farm.gateway", "farm.gateway is needed"),
+        (r#"{ id: "Lab!", gateway: "gw" }"#, "farm.id", "a-z"),
+        (r#"{ state: { kind: "postgres" } }"#, "farm.state.url", "needs farm.state.url"),
+        (r#"{ state: { kind: "postgres", url: "mysql://x" } }"#, "farm.state.url", "invalid address"),
+        (r#"{ state: { kind: "mongo" } }"#, "farm.state.kind", "unknown"),
+        (r#"{ state: { kind: "postgres", url: "postgres://h/d", schema: "Has-Dash" } }"#, "farm.state.schema", "schema name"),
+        (r#"{ id: "lab", gateway: "gw", bus: { kind: "postgres" } }"#, "farm.bus.kind", "does not carry letters"),
+        (r#"{ id: "lab", gateway: "gw", bus: { kind: "redis" } }"#, "farm.bus.addr", "needs farm.bus.addr"),
+        (r#"{ id: "lab", gateway: "gw", bus: { kind: "nats", addr: "nats://u:p@h" } }"#, "farm.bus.addr", "may not hold credentials"),
+        (r#"{ id: "lab", gateway: "gw", bus: { kind: "peer" } }"#, "farm.peer", "needs farm.peer"),
+        (r#"{ id: "lab", gateway: "gw", peer: { listen: "0.0.0.0:1879" } }"#, "farm.peer.advertise", "is needed"),
+        (r#"{ id: "lab", gateway: "gw", peer: { advertise: "http://x" } }"#, "farm.peer.advertise", "always TLS"),
+        (r#"{ polcy: [] }"#, "farm", "Unrecognized key"),
+        (r#"{ policy: [{ to: { agent: "a" }, effect: "allow" }] }"#, "farm.policy", "needs from"),
+        (r#"{ acceptUnsigned: [""] }"#, "farm.acceptUnsigned", "below openclaw/agents/"),
+        (r#"{ roots: ["abc"] }"#, "farm.roots", "32 bytes"),
+        (r#"{ home: { bobby: ["gw-1", "gw-1"] } }"#, "farm.home", "twice"),
+        (r#"{ lease: "slow" }"#, "farm.lease", "Invalid input"),
+        (r#"[]"#, "farm", "expected object"),
+    ] {
+        let said = wrong(farm);
+        assert!(said.iter().any(|line| line.starts_with(place) && line.contains(part)), "{farm}: {said:?}");
+    }
+    // A credential is no credential in the shown form.
+    let shown = redact(&serde_json::json!({"farm": {"state": {"url": "postgres://u:pw@h/d"}, "coord": {"token": "abc"}}}));
+    assert!(!shown.to_string().contains("pw@") && !shown.to_string().contains("abc"), "{shown}");
+}

@@ -28,6 +28,7 @@ pub mod run;
 pub mod settings;
 pub mod shown;
 pub mod skill_jobs;
+pub mod stores;
 pub mod taps;
 pub mod tool_calls;
 pub mod toolbox;

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use clawstead_config::{Bind, Env, ExecRefs, Invalid, Paths, ReadOptions, SecretOptions, ShellImport, Snapshot, Strictness, keep_last_good};
-use clawstead_state::{Holder, LockError, SqliteStore, StateDirLock, Store, TxError, sqlite};
+use clawstead_state::{Holder, LockError, StateDirLock, TxError};
 use clawstead_terms::Failure;
 use clawstead_tools::Places;
 use clawstead_wire::device::DeviceIdentity;
@@ -24,12 +24,12 @@ use crate::{
     doors::{self, BindError, Phase, auth::AuthOverrides},
     live::Live,
     rpc::system::Process,
+    stores::{self, OpenError, Opened},
 };
 
 /// How long a stop waits for turns to be put aside and rows to be written.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// The database in the state folder.
-pub const DATABASE: &str = "clawstead.sqlite";
+pub use crate::stores::DATABASE;
 
 /// How a gateway is started.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The store cannot be opened.
     #[error("{0}")]
-    Store(TxError),
+    Store(#[from] OpenError),
     /// The state folder cannot be used.
     #[error("the state folder {path} cannot be used: {why}")]
     StateDir {
@@ -104,7 +104,11 @@ impl StartError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoMode { .. } | Self::Remote | Self::Lock(LockError::Held(_)) | Self::Store(TxError::Schema { .. }) => 78,
+            Self::Config(_)
+            | Self::NoMode { .. }
+            | Self::Remote
+            | Self::Lock(LockError::Held(_))
+            | Self::Store(OpenError::NoUrl | OpenError::Store(TxError::Schema { .. } | TxError::Invalid { .. })) => 78,
             _ => 1,
         }
     }
@@ -239,19 +243,14 @@ async fn once(
         *lock = Some(StateDirLock::acquire(&config.paths.state_dir, &holder).map_err(StartError::Lock)?);
     }
 
-    let database = config.paths.state_dir.join(DATABASE);
-    let opened = tokio::task::spawn_blocking({
-        let database = database.clone();
-        move || SqliteStore::open(&database, sqlite::Options::default())
-    });
-    let store: Arc<dyn Store> = Arc::new(opened.await.map_err(|e| Failure::internal(e.to_string()))?.map_err(StartError::Store)?);
+    let Opened { store, place, notices: of_store } = stores::open(&config, &world).await?;
 
     let process = Arc::new(Process {
         version: VERSION.into(),
         instance: world.rng.uuid(),
         started: began,
         port,
-        storage: database.display().to_string(),
+        storage: place,
         log_dir: config.paths.log_dir.clone(),
         log_file: config.logging.file.clone(),
         restart: CancellationToken::new(),
@@ -259,6 +258,7 @@ async fn once(
     let identity = identity(&config.paths, &world)?;
     let mut notices: Vec<String> = loaded.notices.iter().map(clawstead_config::Issue::located).collect();
     notices.extend(loaded.unresolved.iter().map(|u| format!("{}: the secret is not resolved: {}", clawstead_config::join_path(&u.path), u.reason)));
+    notices.extend(of_store);
     let good = snapshot.clone();
     let (live, reloads) = Live::new(snapshot, config.clone(), options.env.clone(), options.cwd.clone(), strictness);
     live.keep_overrides(options.auth.clone());

@@ -4,6 +4,7 @@ use crate::{env::Env, paths::Paths, view::View};
 
 pub(crate) mod agents;
 pub(crate) mod bindings;
+pub(crate) mod farm;
 pub(crate) mod gateway;
 pub(crate) mod models;
 pub(crate) mod rest;

@@ -1,0 +1,369 @@
+//! `farm`: several gateways that act as one. Absent means an ordinary gateway: nothing listens, nothing is shared.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clawstead_terms::AgentId;
+
+use super::Cx;
+use crate::{secret::Secret, view::View};
+
+/// Where the agent of a Consul server or cluster answers, unless `farm.coord.addr` says otherwise.
+pub const CONSUL_ADDR: &str = "http://127.0.0.1:8500";
+/// The PostgreSQL schema of the farm, unless `farm.state.schema` says otherwise.
+pub const STATE_SCHEMA: &str = "clawstead";
+
+/// What keeps ownership, membership and keys (`farm.coord.kind`). Redis is refused: its failover can forget a
+/// compare-and-swap, and two gateways would own one agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CoordKind {
+    /// This gateway alone.
+    #[default]
+    Embedded,
+    /// Consul KV.
+    Consul,
+    /// Rows of a PostgreSQL server.
+    Postgres,
+}
+
+impl CoordKind {
+    /// Reads the config word; none for a word that cannot keep ownership.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "embedded" => Self::Embedded,
+            "consul" => Self::Consul,
+            "postgres" | "postgresql" => Self::Postgres,
+            _ => return None,
+        })
+    }
+}
+
+/// What carries letters between gateways (`farm.bus.kind`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusKind {
+    /// Inside this gateway only.
+    #[default]
+    Embedded,
+    /// Consul KV; up to about 50 letters a second.
+    Consul,
+    /// Redis Streams.
+    Redis,
+    /// NATS JetStream.
+    Nats,
+    /// The link between gateways itself (`farm.peer`).
+    Peer,
+}
+
+impl BusKind {
+    /// Reads the config word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "embedded" => Self::Embedded,
+            "consul" => Self::Consul,
+            "redis" => Self::Redis,
+            "nats" => Self::Nats,
+            "peer" => Self::Peer,
+            _ => return None,
+        })
+    }
+}
+
+/// Where a gateway keeps what it must not lose (`farm.state.kind`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateKind {
+    /// A file in the state folder: agents are pinned to this gateway.
+    #[default]
+    Sqlite,
+    /// A PostgreSQL server: agents can move.
+    Postgres,
+}
+
+impl StateKind {
+    /// Reads the config word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "sqlite" => Self::Sqlite,
+            "postgres" | "postgresql" => Self::Postgres,
+            _ => return None,
+        })
+    }
+}
+
+/// How soon the silence of a gateway counts as its end (`farm.lease`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaseProfile {
+    /// Tests, one switch: others take over after 2 s.
+    Fast,
+    /// One site: after 6 s.
+    #[default]
+    Lan,
+    /// Over the internet: after 18 s.
+    Wan,
+}
+
+impl LeaseProfile {
+    /// Reads the config word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "fast" => Self::Fast,
+            "lan" => Self::Lan,
+            "wan" => Self::Wan,
+            _ => return None,
+        })
+    }
+
+    /// A gateway renews its lease so often, in milliseconds.
+    #[must_use]
+    pub const fn renew_ms(self) -> u64 {
+        match self {
+            Self::Fast => 500,
+            Self::Lan => 1_000,
+            Self::Wan => 3_000,
+        }
+    }
+
+    /// Without a renewal for so long it starts no effect any more, in milliseconds.
+    #[must_use]
+    pub const fn stop_ms(self) -> u64 {
+        match self {
+            Self::Fast => 1_500,
+            Self::Lan => 4_000,
+            Self::Wan => 12_000,
+        }
+    }
+
+    /// Others wait for so long before they claim what it owned, in milliseconds.
+    #[must_use]
+    pub const fn claim_ms(self) -> u64 {
+        match self {
+            Self::Fast => 2_000,
+            Self::Lan => 6_000,
+            Self::Wan => 18_000,
+        }
+    }
+}
+
+/// PEM files for a TLS connection to an engine. Relative to the folder of the config file; `~` is understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate authorities; none means those of the system.
+    pub ca: Option<PathBuf>,
+    /// Our certificate chain, where the engine wants one.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// `farm.coord`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoordConfig {
+    /// Default embedded.
+    pub kind: CoordKind,
+    /// Consul: its HTTP addresses, tried in order; default [`CONSUL_ADDR`]. Empty for the others.
+    pub addrs: Vec<String>,
+    /// Consul: the ACL token, where there is one.
+    pub token: Option<Secret>,
+    /// PostgreSQL: the connection; default that of `farm.state`.
+    pub url: Option<Secret>,
+    /// TLS to the engine.
+    pub tls: TlsFiles,
+}
+
+/// `farm.bus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BusConfig {
+    /// Default embedded.
+    pub kind: BusKind,
+    /// The engine's addresses, tried in order. Consul: default those of `farm.coord`.
+    pub addrs: Vec<String>,
+    /// Consul (default that of `farm.coord`) and NATS: the token.
+    pub token: Option<Secret>,
+    /// Redis and NATS: the user.
+    pub user: Option<String>,
+    /// Redis and NATS: the password.
+    pub password: Option<Secret>,
+    /// TLS to the engine.
+    pub tls: TlsFiles,
+    /// Letters go over the peer link while the engine is away (`fallback: "peer"`); default false.
+    pub fallback_peer: bool,
+}
+
+/// `farm.state`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateConfig {
+    /// Default sqlite.
+    pub kind: StateKind,
+    /// PostgreSQL: `postgres://user:password@host1,host2/database?sslmode=require`. None when there is none, or when
+    /// its reference has no value.
+    pub url: Option<Secret>,
+    /// PostgreSQL: the schema; default [`STATE_SCHEMA`].
+    pub schema: String,
+    /// PostgreSQL: certificate authorities (PEM); none means those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `farm.peer`: the link between gateways. Nothing listens without it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// `address:port` to listen on; none means only outgoing links.
+    pub listen: Option<String>,
+    /// `host:port` or `wss://host:port` that others use; default `listen`.
+    pub advertise: Option<String>,
+}
+
+/// What a rule of `farm.policy` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyEffect {
+    /// It may pass.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// One end of a rule; both are globs, `*` when not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyEnd {
+    /// Gateway id.
+    pub gateway: String,
+    /// Agent id.
+    pub agent: String,
+}
+
+/// One rule of `farm.policy`. The first that matches decides; without any, a letter from another gateway is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// Who writes.
+    pub from: PolicyEnd,
+    /// Who is written to.
+    pub to: PolicyEnd,
+    /// Globs of capabilities; default all.
+    pub capabilities: Vec<String>,
+    /// What it says.
+    pub effect: PolicyEffect,
+    /// Letters a minute at most.
+    pub per_minute: Option<u32>,
+    /// Letters may not live longer, in milliseconds.
+    pub max_ttl_ms: Option<u64>,
+}
+
+/// `farm`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarmConfig {
+    /// The farm's name; none only where nothing is shared with other gateways.
+    pub id: Option<String>,
+    /// This gateway's name in it; none as with `id`.
+    pub gateway: Option<String>,
+    /// Ownership.
+    pub coord: CoordConfig,
+    /// Letters.
+    pub bus: BusConfig,
+    /// Rows and journals.
+    pub state: StateConfig,
+    /// Links between gateways; none means none.
+    pub peer: Option<PeerConfig>,
+    /// Default lan.
+    pub lease: LeaseProfile,
+    /// Agent to the gateways that should run it, best first; the others may where none of these lives.
+    pub home: BTreeMap<AgentId, Vec<String>>,
+    /// In order.
+    pub policy: Vec<PolicyRule>,
+    /// Key prefixes below which unsigned letters are accepted, without any authority. Default none.
+    pub accept_unsigned: Vec<String>,
+    /// Public keys of the farm's root, one or two (while it changes), as hex or base64 of 32 bytes.
+    pub roots: Vec<String>,
+}
+
+impl FarmConfig {
+    /// True when something is shared with other gateways, or listened for: then `id` and `gateway` are there.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.coord.kind != CoordKind::Embedded || self.bus.kind != BusKind::Embedded || self.peer.is_some()
+    }
+}
+
+pub(crate) fn read(cx: &Cx<'_>) -> Option<FarmConfig> {
+    let farm = cx.root.at("farm");
+    if !farm.present() {
+        return None;
+    }
+    let state = state(farm.at("state"), cx);
+    let coord = coord(farm.at("coord"), &state, cx);
+    Some(FarmConfig {
+        id: farm.at("id").word(),
+        gateway: farm.at("gateway").word(),
+        bus: bus(farm.at("bus"), &coord, cx),
+        peer: farm.at("peer").object().map(|_| PeerConfig { listen: farm.path("peer.listen").word(), advertise: farm.path("peer.advertise").word() }),
+        lease: farm.at("lease").str().and_then(LeaseProfile::parse).unwrap_or_default(),
+        home: farm.at("home").map().map(|(agent, gateways)| (AgentId::normalise(agent), gateways.texts().unwrap_or_default())).collect(),
+        policy: farm.at("policy").list().map(rule).collect(),
+        accept_unsigned: farm.at("acceptUnsigned").texts().unwrap_or_default(),
+        roots: farm.at("roots").texts().unwrap_or_default(),
+        coord,
+        state,
+    })
+}
+
+fn tls(v: View<'_>, cx: &Cx<'_>) -> TlsFiles {
+    let file = |key: &str| v.at(key).word().map(|path| cx.paths.expand(&path));
+    TlsFiles { ca: file("caFile"), cert: file("certFile"), key: file("keyFile") }
+}
+
+fn state(v: View<'_>, cx: &Cx<'_>) -> StateConfig {
+    StateConfig {
+        kind: v.at("kind").str().and_then(StateKind::parse).unwrap_or_default(),
+        url: v.at("url").secret(),
+        schema: v.at("schema").word().unwrap_or_else(|| STATE_SCHEMA.to_owned()),
+        ca_file: tls(v, cx).ca,
+    }
+}
+
+fn coord(v: View<'_>, state: &StateConfig, cx: &Cx<'_>) -> CoordConfig {
+    let kind = v.at("kind").str().and_then(CoordKind::parse).unwrap_or_default();
+    let addrs = match (kind, v.at("addr").texts()) {
+        (_, Some(addrs)) => addrs,
+        (CoordKind::Consul, None) => vec![CONSUL_ADDR.to_owned()],
+        _ => Vec::new(),
+    };
+    let url = v.at("url").secret().or_else(|| (kind == CoordKind::Postgres).then(|| state.url.clone()).flatten());
+    CoordConfig { kind, addrs, token: v.at("token").secret(), url, tls: tls(v, cx) }
+}
+
+fn bus(v: View<'_>, coord: &CoordConfig, cx: &Cx<'_>) -> BusConfig {
+    let kind = v.at("kind").str().and_then(BusKind::parse).unwrap_or_default();
+    let same = kind == BusKind::Consul && coord.kind == CoordKind::Consul && !v.at("addr").present();
+    let addrs = match v.at("addr").texts() {
+        Some(addrs) => addrs,
+        None if same => coord.addrs.clone(),
+        None if kind == BusKind::Consul => vec![CONSUL_ADDR.to_owned()],
+        None => Vec::new(),
+    };
+    BusConfig {
+        kind,
+        addrs,
+        // The token of one Consul is not sent to another.
+        token: v.at("token").secret().or_else(|| same.then(|| coord.token.clone()).flatten()),
+        user: v.at("user").word(),
+        password: v.at("password").secret(),
+        tls: if same && !v.at("caFile").present() { coord.tls.clone() } else { tls(v, cx) },
+        fallback_peer: v.at("fallback").str() == Some("peer"),
+    }
+}
+
+fn rule(v: View<'_>) -> PolicyRule {
+    let end = |key: &str| {
+        let glob = |inner: &str| v.at(key).at(inner).word().unwrap_or_else(|| "*".to_owned());
+        PolicyEnd { gateway: glob("gateway"), agent: glob("agent") }
+    };
+    PolicyRule {
+        from: end("from"),
+        to: end("to"),
+        capabilities: v.at("capabilities").texts().unwrap_or_else(|| vec!["*".to_owned()]),
+        // Whatever is not plainly allowed is denied.
+        effect: if v.at("effect").str() == Some("allow") { PolicyEffect::Allow } else { PolicyEffect::Deny },
+        per_minute: v.path("limits.per_minute").u64().and_then(|n| u32::try_from(n).ok()),
+        max_ttl_ms: v.path("limits.max_ttl").u64(),
+    }
+}
