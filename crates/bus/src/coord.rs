@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-/// The store's version of one key. It grows with each change of that key; it says nothing about other keys.
+/// The store's version of one key. Another one with each change of that key, growing while the key exists; none comes
+/// again, not even after the key was deleted and made anew. It says nothing about other keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -140,7 +141,7 @@ pub enum CasError {
 /// failover can forget a compare-and-swap).
 ///
 /// Every request ends within the engine's request timeout (2 s by default, cluster design section 10), then the next
-/// server is asked. Keys have no leading slash. Values are at most [`VALUE_MAX`] bytes.
+/// server is asked. What [`crate::rules`] refuses is answered with [`CoordError::Invalid`] before anything is sent.
 #[async_trait]
 pub trait Coord: Send + Sync {
     /// `consul`, `postgresql`, `embedded`: for messages.
@@ -158,14 +159,16 @@ pub trait Coord: Send + Sync {
     /// Sets the key, whatever it was. For facts with one writer (heartbeats, published status), never for ownership.
     async fn put(&self, key: &str, value: Bytes) -> Result<Version, CoordError>;
 
-    /// All operations, if all checks hold; else none. At most [`TXN_OPS_MAX`] checks and operations together.
+    /// All operations, if all checks hold; else none. At most [`TXN_OPS_MAX`] checks and operations together, no key
+    /// in two operations, and all values together at most [`VALUE_MAX`] bytes.
     async fn txn(&self, checks: &[Check], ops: &[Op]) -> Result<(), CasError>;
 
     /// Removes the key if its version is `expect`, or whatever it is when `None`. Not there is no error.
     async fn delete(&self, key: &str, expect: Option<Version>) -> Result<(), CasError>;
 
     /// Follows everything below the prefix. First a `Snapshot`; later changes may skip values in between, never the
-    /// last one. The stream never ends by itself; it tells `Lost` while the store is away and goes on by itself.
+    /// last one. The stream never ends by itself; it tells `Lost` when the store is away, again while it stays away at
+    /// most, and goes on by itself. For a prefix that cannot be one it tells `Lost` once and nothing more.
     fn watch(&self, prefix: &str) -> BoxStream<'static, Change>;
 
     /// Tells the engine's service discovery of us (again). Engines without one say `Unsupported`.
@@ -183,3 +186,9 @@ pub const VALUE_MAX: usize = 380 * 1024;
 
 /// Checks and operations of one transaction (Consul's own limit is 64).
 pub const TXN_OPS_MAX: usize = 64;
+
+/// Bytes a key may have.
+pub const KEY_MAX: usize = 512;
+
+/// One request to one server ends within this time (cluster design, section 10).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
