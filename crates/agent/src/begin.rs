@@ -74,7 +74,13 @@ impl Lanes {
         let why = match &command {
             Some(TextCommand::Reset { reason, .. }) => Some(*reason),
             _ if letter.options.heartbeat => None,
-            _ => reset::stale(settings.reset, desk.row.last_interaction_at, now, &zone_of(settings)),
+            _ => {
+                let channel = match &letter.from {
+                    Origin::Channel { channel, .. } => Some(channel.as_str()),
+                    _ => desk.row.delivery_context.as_ref().map(|target| target.channel.as_str()),
+                };
+                reset::stale(settings.reset.of(&desk.row.key, channel), desk.row.last_interaction_at, now, &zone_of(settings))
+            }
         };
         if let Some(reason) = why {
             write.events.push(JournalEvent::Reset { reason: reason.into(), at: now, session_id: desk.row.session_id.clone() });

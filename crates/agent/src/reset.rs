@@ -1,10 +1,44 @@
 //! When a conversation starts afresh by itself. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::{Timestamp, tz::TimeZone};
 
-use clawstead_terms::Millis;
+use clawstead_terms::{ChatType, Millis, SessionKey};
 
-/// `session.reset` as resolved for one session by the gateway (channel over type over global). Empty means never.
+/// `session.reset`, `session.resetByType` and `session.resetByChannel`. The platform's rule beats the one of the
+/// chat's type, which beats the general one; a rule that is there replaces the other whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResetPlan {
+    /// For every session without a rule of its own.
+    pub general: ResetRules,
+    /// By `direct`, `group`, `thread`.
+    pub by_type: BTreeMap<String, ResetRules>,
+    /// By platform.
+    pub by_channel: BTreeMap<String, ResetRules>,
+}
+
+impl ResetPlan {
+    /// The rule of one session. `channel` is the platform of the letter, or else the session's last one.
+    #[must_use]
+    pub fn of(&self, key: &SessionKey, channel: Option<&str>) -> ResetRules {
+        let by_channel = channel.and_then(|channel| self.by_channel.get(channel));
+        *by_channel.or_else(|| self.by_type.get(chat_type(key))).unwrap_or(&self.general)
+    }
+}
+
+/// The word of `session.resetByType` for a session. Rooms count as groups.
+fn chat_type(key: &SessionKey) -> &'static str {
+    if key.rest().split(':').any(|word| matches!(word, "thread" | "topic")) {
+        return "thread";
+    }
+    match key.chat_type() {
+        ChatType::Direct => "direct",
+        ChatType::Group | ChatType::Channel => "group",
+    }
+}
+
+/// When a session starts afresh. Empty means never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResetRules {
     /// Start afresh once a day at this local hour, 0 to 23.
@@ -45,8 +79,8 @@ fn last_daily(hour: u8, now: Millis, zone: &TimeZone) -> Option<Millis> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ResetRules, stale};
-    use clawstead_terms::Millis;
+    use super::{ResetPlan, ResetRules, stale};
+    use clawstead_terms::{AgentId, Millis, SessionKey};
     use jiff::tz::TimeZone;
 
     fn at(text: &str) -> Millis {
@@ -72,6 +106,31 @@ mod tests {
             assert_eq!(stale(rules, Some(at(last)), at(now), &utc), want, "{last} -> {now}");
         }
         assert_eq!(stale(daily, None, at("2026-11-20T04:00:00Z"), &utc), None);
+    }
+
+    #[test]
+    fn the_platform_beats_the_type_and_the_type_the_general_rule() {
+        let idle = |minutes| ResetRules { daily_at_hour: None, idle_minutes: Some(minutes) };
+        let plan = ResetPlan {
+            general: idle(1),
+            by_type: [("direct".to_owned(), idle(2)), ("group".to_owned(), idle(3)), ("thread".to_owned(), idle(4))].into(),
+            by_channel: [("discord".to_owned(), ResetRules::default())].into(),
+        };
+        let jerry = AgentId::normalise("jerry");
+        for (rest, channel, want) in [
+            ("main", None, Some(2)),
+            ("telegram:direct:7", Some("telegram"), Some(2)),
+            ("telegram:group:-100", Some("telegram"), Some(3)),
+            ("slack:channel:c1", Some("slack"), Some(3)),
+            ("telegram:group:-100:topic:7", Some("telegram"), Some(4)),
+            ("slack:channel:c1:thread:1.2", Some("slack"), Some(4)),
+            ("discord:channel:1", Some("discord"), None),
+            ("main", Some("discord"), None),
+        ] {
+            assert_eq!(plan.of(&SessionKey::of(&jerry, rest), channel).idle_minutes, want, "{rest} {channel:?}");
+        }
+        let general = ResetPlan { general: idle(1), ..ResetPlan::default() };
+        assert_eq!(general.of(&SessionKey::main(&jerry), Some("slack")), idle(1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use clawstead_providers::{Chunk, ProviderError};
 use clawstead_terms::{AgentId, EffectClass, Failure, Message, QueueMode, RunEvent, RunId, SessionKey, ToolDefinition};
 use clawstead_tools::{ToolCx, ToolError, ToolOutput};
 
-use crate::reset::ResetRules;
+use crate::reset::ResetPlan;
 
 /// One question of a turn: [`clawstead_providers::Ask`] plus who asks and which models may answer.
 #[derive(Clone, Debug)]
@@ -264,7 +264,7 @@ pub struct AgentSettings {
     /// What to do with letters during a turn.
     pub queue_mode: QueueMode,
     /// When sessions start afresh by themselves.
-    pub reset: ResetRules,
+    pub reset: ResetPlan,
     /// Texts that reset besides `/new` and `/reset`.
     pub reset_triggers: Vec<String>,
     /// Compaction.
@@ -299,7 +299,7 @@ impl AgentSettings {
             config_flags: Vec::new(),
             tool_settings: Arc::new(Value::Object(serde_json::Map::new())),
             queue_mode: QueueMode::Steer,
-            reset: ResetRules::default(),
+            reset: ResetPlan::default(),
             reset_triggers: Vec::new(),
             compaction: CompactionSettings::default(),
             heartbeat_ack_chars_max: 300,

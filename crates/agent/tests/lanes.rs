@@ -247,7 +247,7 @@ async fn commands_answer_without_a_model() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_session_starts_afresh_by_rule() {
-    let house = Build { change: |settings| settings.reset.idle_minutes = Some(60), ..Build::default() }.up().await;
+    let house = Build { change: |settings| settings.reset.general.idle_minutes = Some(60), ..Build::default() }.up().await;
     let main = key("jerry", "main");
     house.send(letter(&main, "r1", "hello")).await;
     tokio::time::sleep(Duration::from_secs(3_000)).await;
@@ -261,6 +261,40 @@ async fn a_stale_session_starts_afresh_by_rule() {
     house.send(letter(&main, "r3", "anew")).await;
     assert_eq!(house.said(&main).await, ["u:anew", "a:echo anew"], "a heartbeat is no interaction");
     assert_eq!(house.lanes.session(&main).unwrap().lifecycle_revision, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_chat_starts_afresh_by_its_own_rule() {
+    let change = |settings: &mut clawstead_agent::AgentSettings| {
+        let idle = |minutes| clawstead_agent::reset::ResetRules { daily_at_hour: None, idle_minutes: Some(minutes) };
+        settings.reset.general = idle(10);
+        settings.reset.by_type.insert("group".into(), idle(100));
+        settings.reset.by_channel.insert("slack".into(), idle(1_000));
+    };
+    let house = Build { change, ..Build::default() }.up().await;
+    let from = |to: &clawstead_terms::SessionKey, channel: &str, run: &str| by_person(letter(to, run, &format!("text {run}")), channel, "u1");
+    let chats = [("main", "telegram"), ("telegram:group:g1", "telegram"), ("slack:group:g2", "slack")].map(|(rest, channel)| (key("jerry", rest), channel));
+    for (minutes, revisions) in [(1, [0, 0, 0]), (20, [1, 0, 0]), (200, [2, 1, 0]), (2_000, [3, 2, 1])] {
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        for (at, (chat, channel)) in chats.iter().enumerate() {
+            house.send(from(chat, channel, &format!("{minutes}-{at}"))).await;
+        }
+        let now = chats.clone().map(|(chat, _)| house.lanes.session(&chat).unwrap().lifecycle_revision);
+        assert_eq!(now, revisions, "after {minutes} minutes");
+    }
+    assert_eq!(house.said(&chats[0].0).await, ["u:text 2000-0", "a:echo text 2000-0"]);
+}
+
+fn by_person(mut letter: clawstead_terms::Envelope, channel: &str, person: &str) -> clawstead_terms::Envelope {
+    letter.from = Origin::Channel {
+        channel: channel.into(),
+        account: "default".into(),
+        sender_id: person.into(),
+        sender_name: person.into(),
+        message_id: letter.run_id.to_string(),
+        owner: true,
+    };
+    letter
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,7 +107,6 @@ fn agent_settings(config: &Config, one: &Agent) -> AgentSettings {
         model: one.compaction.get("model").and_then(Value::as_str).map(str::to_owned),
         instructions: one.compaction.get("customInstructions").and_then(Value::as_str).map(str::to_owned),
     };
-    let reset = config.session.reset;
     let mut settings = AgentSettings::new(one.id.clone(), one.workspace.clone());
     settings.identity =
         agent::Identity { name: one.identity.name.clone().or_else(|| one.name.clone()), theme: one.identity.theme.clone(), emoji: one.identity.emoji.clone() };
@@ -125,7 +124,7 @@ fn agent_settings(config: &Config, one: &Agent) -> AgentSettings {
     settings.skill_dirs = std::iter::once(config.paths.state_dir.join("skills")).chain(config.skills.extra_dirs.iter().cloned()).collect();
     settings.tool_settings = Arc::new(one.tools.0.clone());
     settings.queue_mode = config.messages.queue_mode;
-    settings.reset = agent::reset::ResetRules { daily_at_hour: reset.daily_at_hour, idle_minutes: reset.idle_minutes };
+    settings.reset = reset_plan(&config.session);
     settings.reset_triggers.clone_from(&config.session.reset_triggers);
     settings.compaction = compaction;
     if let Some(heartbeat) = &one.heartbeat {
@@ -140,6 +139,12 @@ fn agent_settings(config: &Config, one: &Agent) -> AgentSettings {
         thinking: one.subagents.thinking.clone(),
     };
     settings
+}
+
+fn reset_plan(session: &config::SessionConfig) -> agent::reset::ResetPlan {
+    let rules = |rule: &config::ResetRule| agent::reset::ResetRules { daily_at_hour: rule.daily_at_hour, idle_minutes: rule.idle_minutes };
+    let all = |by: &BTreeMap<String, config::ResetRule>| by.iter().map(|(name, rule)| (name.clone(), rules(rule))).collect();
+    agent::reset::ResetPlan { general: rules(&session.reset), by_type: all(&session.reset_by_type), by_channel: all(&session.reset_by_channel) }
 }
 
 /// `params` without what has a place of its own.
