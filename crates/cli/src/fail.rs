@@ -130,3 +130,9 @@ impl From<clawstead_state::TxError> for Fail {
         Self::new(err.to_string())
     }
 }
+
+impl From<clawstead_providers::AuthFileError> for Fail {
+    fn from(err: clawstead_providers::AuthFileError) -> Self {
+        Self::new(err.to_string())
+    }
+}

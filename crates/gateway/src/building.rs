@@ -42,6 +42,8 @@ use crate::{
 
 /// How often the house is tidied.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often stored sign-ins are looked at: what a command stored is in force this soon.
+const SIGN_INS_EVERY: Duration = Duration::from_secs(5);
 /// Ended runs stay in the ledger this long: repeats of a call are known that long.
 const RUNS_KEPT_MS: i64 = 7 * 86_400_000;
 
@@ -404,6 +406,9 @@ impl Janitor {
             self.skills(&config).await;
             let mut tidy = tokio::time::interval_at(tokio::time::Instant::now() + TIDY_EVERY, TIDY_EVERY);
             tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut look = tokio::time::interval_at(tokio::time::Instant::now() + SIGN_INS_EVERY, SIGN_INS_EVERY);
+            look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut sign_ins = settings::sign_ins(&config);
             loop {
                 tokio::select! {
                     biased;
@@ -413,6 +418,15 @@ impl Janitor {
                         None => return Ok(()),
                     },
                     _ = tidy.tick() => self.tidy().await,
+                    _ = look.tick() => {
+                        let config = self.live.config.load_full();
+                        let seen = settings::sign_ins(&config);
+                        if seen != sign_ins {
+                            sign_ins = seen;
+                            self.models(&config);
+                            self.doors.set_facts(facts(&config, &self.minds));
+                        }
+                    }
                 }
             }
         });
@@ -478,10 +492,7 @@ impl Janitor {
         let hot = |part: &HotPart| reload.plan.hot.contains(part);
         let touches = |root: &str| reload.changed.iter().any(|path| path.first().is_some_and(|first| first == root));
         if touches("models") || touches("auth") || touches("agents") || hot(&HotPart::Models) {
-            let rows = self.minds.models.load().health_rows();
-            let models = Models::new(self.world.clone(), settings::models(new)).with_health(self.health.clone(), rows);
-            self.minds.models.store(Arc::new(models));
-            self.minds.models.load_full().discover_in_background();
+            self.models(new);
         }
         if (touches("cron") || touches("agents") || hot(&HotPart::Heartbeat))
             && let Err(failure) = self.cron.reload(settings::cron(new)).await
@@ -503,6 +514,14 @@ impl Janitor {
             tracing::info!(paths = reload.plan.restart.join(", "), "this change of the config needs a restart; it happens now, running turns go on afterwards");
             self.process.restart.cancel();
         }
+    }
+
+    /// Builds the registry of models anew.
+    fn models(&self, config: &Config) {
+        let rows = self.minds.models.load().health_rows();
+        let models = Models::new(self.world.clone(), settings::models(config)).with_health(self.health.clone(), rows);
+        self.minds.models.store(Arc::new(models));
+        self.minds.models.load_full().discover_in_background();
     }
 
     /// Agents and accounts that came or went.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use clawstead_agent::{self as agent, AgentSettings, CompactionSettings, LaneLimits, SubagentSettings};
 use clawstead_config::{self as config, Agent, Config};
-use clawstead_providers::{ModelsInput, ProfileInput};
+use clawstead_providers::{AUTH_FILE, ModelsInput, ProfileInput};
 use clawstead_terms::{AgentId, DmScope, Peer, PeerKind};
 
 use crate::{
@@ -214,12 +214,13 @@ pub fn models(config: &Config) -> ModelsInput {
     let mut profiles: Vec<ProfileInput> = Vec::new();
     let mut input = ModelsInput::from_config(config, None);
     for one in &config.agents.list {
-        let path = one.agent_dir.join("auth-profiles.json");
+        let path = one.agent_dir.join(AUTH_FILE);
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         match serde_json::from_str::<Value>(&text) {
             Ok(store) => {
                 let more = ModelsInput::read(&json!({}), Some(&store), &env);
-                for profile in more.profiles {
+                for mut profile in more.profiles {
+                    profile.file = Some(path.clone());
                     if !profiles.iter().any(|known| known.id == profile.id) {
                         profiles.push(profile);
                     }
@@ -233,6 +234,14 @@ pub fn models(config: &Config) -> ModelsInput {
     }
     input.profiles = profiles;
     input
+}
+
+/// What the files of stored sign-ins look like from outside, by agent: size and last change. Another look tells
+/// whether they have to be read again.
+#[must_use]
+pub fn sign_ins(config: &Config) -> Vec<(u64, Option<std::time::SystemTime>)> {
+    let look = |one: &Agent| std::fs::metadata(one.agent_dir.join(AUTH_FILE)).map_or((0, None), |meta| (meta.len(), meta.modified().ok()));
+    config.agents.list.iter().map(look).collect()
 }
 
 /// The `channels` section with accounts as the runner reads them.

@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::{
     Ask, Chunk, ChunkStream, ErrorKind, ModelChain, ModelRef, ModelSpec, Models, ProviderError,
     models::{Profile, merged},
+    oauth::Stale,
     sort::cut,
 };
 
@@ -306,7 +307,11 @@ impl Models {
         let session = ask.session_hint.as_deref();
         let profiles = self.profiles(&model.provider, session, now);
         if profiles.is_empty() {
-            let error = plain(model, ErrorKind::Auth, &format!("no key is configured for {}", model.provider));
+            let why = self.expired(&model.provider, now).map_or_else(
+                || format!("no key is configured for {}", model.provider),
+                |id| format!("the sign-in {id} has expired; sign in again: openclaw models auth login --provider {}", model.provider),
+            );
+            let error = plain(model, ErrorKind::Auth, &why);
             attempts.push(error.clone());
             return Tried::Failed(error);
         }
@@ -324,12 +329,20 @@ impl Models {
             if let Some((from, error)) = failed_last.take() {
                 observer.fallback(&FallbackEvent { from, to: model.to_string(), error, delay_ms: 0 });
             }
-            match self.once(candidate, profile, ask, observer).await {
+            let fresh = self.fresh(profile).await;
+            // The token endpoint's faults say nothing about the host of the models: another profile may do.
+            let stale = fresh.is_err();
+            let tried = match fresh {
+                Ok(profile) => self.once(candidate, &profile, ask, observer).await,
+                Err(Stale::Over(why)) => Err(plain(model, ErrorKind::Auth, &why)),
+                Err(Stale::Later(why)) => Err(plain(model, ErrorKind::Overloaded, &why)),
+            };
+            match tried {
                 Ok(answer) => return Tried::Answered(Box::new(answer)),
                 Err(failed) => {
                     self.remember_failure(profile, spec, &failed);
                     attempts.push(failed.clone());
-                    let next_profile = matches!(failed.kind, ErrorKind::Auth | ErrorKind::Quota | ErrorKind::Billing);
+                    let next_profile = stale || matches!(failed.kind, ErrorKind::Auth | ErrorKind::Quota | ErrorKind::Billing);
                     *failed_last = Some((model.to_string(), failed.clone()));
                     error = Some(failed);
                     if !next_profile || force == Force::Yes {

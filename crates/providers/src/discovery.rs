@@ -74,17 +74,20 @@ impl Models {
         self.found.write().unwrap_or_else(PoisonError::into_inner).insert(provider.to_owned(), found);
     }
 
-    /// Model ids of a host: `/models`, for Ollama its own list.
+    /// Model ids of a host.
     async fn fetch(&self, provider: &str, limit_ms: u64) -> Result<Vec<String>, ProviderError> {
-        let fault = |kind, message: &str| ProviderError {
-            kind,
-            provider: provider.to_owned(),
-            model: "*".into(),
-            message: message.to_owned(),
-            status: None,
-            retry_after_ms: None,
-        };
-        let endpoint = self.endpoint_of(provider).ok_or_else(|| fault(ErrorKind::Auth, "the provider is not known or has no key"))?;
+        let value = self.listing(provider, limit_ms).await?;
+        model_ids(&value).ok_or_else(|| self.listing_fault(provider, ErrorKind::Garbage, "the answer is no list of models"))
+    }
+
+    pub(crate) fn listing_fault(&self, provider: &str, kind: ErrorKind, message: &str) -> ProviderError {
+        ProviderError { kind, provider: provider.to_owned(), model: "*".into(), message: message.to_owned(), status: None, retry_after_ms: None }
+    }
+
+    /// What a host says of its models: `/models`, for Ollama its own list.
+    pub(crate) async fn listing(&self, provider: &str, limit_ms: u64) -> Result<Value, ProviderError> {
+        let fault = |kind, message: &str| self.listing_fault(provider, kind, message);
+        let endpoint = self.endpoint_of(provider).await.ok_or_else(|| fault(ErrorKind::Auth, "the provider is not known or has no key"))?;
         let base = endpoint.base_url.as_str();
         let url = if provider == "ollama" {
             format!("{}/api/tags", base.strip_suffix("/v1").unwrap_or(base))
@@ -105,8 +108,7 @@ impl Models {
         let body = tokio::time::timeout(Duration::from_millis(limit_ms), read)
             .await
             .map_err(|_| fault(ErrorKind::Timeout, &format!("no list of models came within {limit_ms} ms")))??;
-        let value: Value = serde_json::from_slice(&body).map_err(|_| fault(ErrorKind::Garbage, "the list of models is no JSON"))?;
-        model_ids(&value).ok_or_else(|| fault(ErrorKind::Garbage, "the answer is no list of models"))
+        serde_json::from_slice(&body).map_err(|_| fault(ErrorKind::Garbage, "the list of models is no JSON"))
     }
 }
 
@@ -119,13 +121,18 @@ pub enum Refresh {
     Always,
 }
 
-/// Reads `{"data": [{"id"}]}` and Ollama's `{"models": [{"name"}]}`. Embedding models are left out.
+/// Reads `{"data": [{"id"}]}` and `{"models": [{"name"}]}` of Ollama and Google. Embedding models are left out.
 fn model_ids(value: &Value) -> Option<Vec<String>> {
+    Some(model_rows(value)?.map(|(id, _)| id).collect())
+}
+
+/// The same with all that is said of each.
+pub(crate) fn model_rows(value: &Value) -> Option<impl Iterator<Item = (String, &Value)>> {
     let rows = value.get("data").or_else(|| value.get("models")).unwrap_or(value).as_array()?;
     let id = |row: &Value| {
         ["id", "model", "name"].iter().find_map(|k| row.get(*k).and_then(Value::as_str)).map(|s| s.strip_prefix("models/").unwrap_or(s).to_owned())
     };
-    Some(rows.iter().filter_map(id).filter(|id| !id.is_empty() && !id.contains("embed")).take(LISTED_MAX).collect())
+    Some(rows.iter().filter_map(move |row| Some((id(row)?, row))).filter(|(id, _)| !id.is_empty() && !id.contains("embed")).take(LISTED_MAX))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What the registry needs from the configuration, as plain data, and its reader.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clawstead_config::{Config, Secret};
 use serde_json::{Map, Value};
 
-use crate::catalog;
+use crate::{OAuthClient, catalog};
 
 /// Models to try, in order, as the config names them: `provider/model`, an alias or a bare model id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub struct ModelInput {
 /// How a profile authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProfileKind {
-    /// An OAuth access token; it is used until it expires, refreshing is not built yet.
+    /// An OAuth access token; it is exchanged before it expires when a refresh token is there.
     OAuth,
     /// A static token, sent as bearer.
     Token,
@@ -122,6 +122,19 @@ pub struct ProfileInput {
     pub secret: Secret,
     /// Unix milliseconds; 0 when it does not expire.
     pub expires_at: i64,
+    /// How a new token is got, where that is known.
+    pub refresh: Option<RefreshInput>,
+    /// The file it is stored in; new tokens are written there.
+    pub file: Option<PathBuf>,
+}
+
+/// How an OAuth profile gets its next token.
+#[derive(Clone, Debug)]
+pub struct RefreshInput {
+    /// The refresh token.
+    pub token: Secret,
+    /// Where it is exchanged.
+    pub client: OAuthClient,
 }
 
 /// The bounds of cool-downs (`auth.cooldowns`).
@@ -304,6 +317,9 @@ impl ModelsInput {
                 Some("token") => (ProfileKind::Token, &["token", "tokenRef"]),
                 _ => (ProfileKind::ApiKey, &["key", "keyRef", "apiKey"]),
             };
+            let refresh = (kind == ProfileKind::OAuth)
+                .then(|| Some(RefreshInput { token: secret(row.get("refresh")?, env)?, client: OAuthClient::of(&provider_id(provider), row)? }))
+                .flatten();
             match keys.iter().find_map(|k| row.get(*k)).and_then(|v| secret(v, env)) {
                 Some(secret) => self.profiles.push(ProfileInput {
                     id: id.clone(),
@@ -311,6 +327,8 @@ impl ModelsInput {
                     kind,
                     secret,
                     expires_at: row.get("expires").and_then(Value::as_i64).unwrap_or(0),
+                    refresh,
+                    file: None,
                 }),
                 None => self.warnings.push(format!("the auth profile {id} has no usable secret")),
             }

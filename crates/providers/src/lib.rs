@@ -18,12 +18,16 @@ mod health;
 mod input;
 mod json;
 mod models;
+mod oauth;
 mod openai_chat;
 mod openai_responses;
 mod provider;
 mod repair;
 #[cfg(test)]
 mod repair_tests;
+mod scan;
+#[cfg(test)]
+mod scan_tests;
 mod script;
 mod sort;
 #[cfg(test)]
@@ -38,12 +42,17 @@ pub use ask::{Answer, AskError, CANDIDATES_MAX, FallbackEvent, Observer, ROUNDS_
 pub use discovery::{LIST_KEPT_MS, LIST_TIMEOUT_MS, LISTED_MAX, PROBE_TIMEOUT_MS, Refresh};
 pub use endpoint::{ANSWER_BYTES_MAX, EVENT_TIMEOUT_MS, Endpoint, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS};
 pub use health::{HealthLog, ModelRest, NoHealthLog, ProfileStats};
-pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, provider_id};
+pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, RefreshInput, provider_id};
 pub use models::{ModelRef, ModelRow, Models, ResolveError};
+pub use oauth::{
+    AUTH_FILE, AuthFile, AuthFileError, CameBack, CodeRequest, DEVICE_WAIT_MAX_MS, DeviceCode, OAuthClient, OAuthError, Pkce, REFRESH_AHEAD_MS,
+    TOKEN_TIMEOUT_MS, TokenBody, Tokens,
+};
 pub use openai_chat::OpenAiChat;
 pub use openai_responses::OpenAiResponses;
 pub use provider::{Ask, Chunk, ChunkStream, ErrorKind, Provider, ProviderError};
 pub use repair::{CONTINUE, CallIds, EARLIER, IMAGE_OMITTED, INTERRUPTED, Piece, Side, Target, file_note, repair};
+pub use scan::{CONCURRENCY_DEFAULT, HostScan, PROBES_PER_HOST, Probed, Probing, SCAN_TIMEOUT_MS, ScanOptions, ScanRow, Scanned};
 pub use script::{DEMO_LABEL, DEMO_MODEL, DEMO_PROVIDER, Demo, Script, Step, When};
 pub use sort::MESSAGE_CHARS_MAX;
 pub use spec::{CONTEXT_WINDOW_DEFAULT, Compat, Cost, Dialect, MAX_TOKENS_DEFAULT, ModelSpec, ThinkingStyle};

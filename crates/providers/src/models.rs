@@ -20,7 +20,8 @@ use crate::{
     discovery::Found,
     endpoint::{EVENT_TIMEOUT_MS, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
     health::{Health, NoHealthLog, ProfileStats},
-    input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, provider_id},
+    input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, RefreshInput, provider_id},
+    oauth::{AuthFile, Tokens},
     openai_chat::OpenAiChat,
     openai_responses::OpenAiResponses,
     spec::{Compat, Cost},
@@ -96,6 +97,14 @@ pub(crate) struct Profile {
     /// Empty for hosts that need no key.
     pub(crate) secret: Secret,
     pub(crate) expires_at: i64,
+    pub(crate) refresh: Option<Arc<RefreshInput>>,
+    pub(crate) file: Option<Arc<AuthFile>>,
+}
+
+impl Profile {
+    const fn key(id: String, secret: Secret) -> Self {
+        Self { id, kind: ProfileKind::ApiKey, secret, expires_at: 0, refresh: None, file: None }
+    }
 }
 
 /// A provider as the registry uses it.
@@ -132,6 +141,10 @@ pub struct Models {
     pub(crate) health: Mutex<Health>,
     pub(crate) log: Arc<dyn HealthLog>,
     pub(crate) found: RwLock<BTreeMap<String, Found>>,
+    /// Tokens renewed since the registry was built, by profile.
+    pub(crate) tokens: Mutex<BTreeMap<String, Tokens>>,
+    /// One renewal of a profile at a time.
+    pub(crate) gates: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Models {
@@ -162,6 +175,8 @@ impl Models {
             health: Mutex::new(Health::default()),
             log: Arc::new(NoHealthLog),
             found: RwLock::new(BTreeMap::new()),
+            tokens: Mutex::default(),
+            gates: Mutex::default(),
         }
     }
 
@@ -377,14 +392,15 @@ impl Models {
     /// session's last one first, then the one that rested longest.
     pub(crate) fn profiles(&self, provider: &str, session: Option<&str>, now: Millis) -> Vec<Profile> {
         let Some(entry) = self.entries.get(provider) else { return Vec::new() };
-        let mut list: Vec<Profile> = entry.profiles.iter().filter(|p| p.expires_at == 0 || p.expires_at > now.0).cloned().collect();
+        let mut list: Vec<Profile> =
+            entry.profiles.iter().map(|p| self.overlaid(p.clone())).filter(|p| p.expires_at == 0 || p.expires_at > now.0 || p.refresh.is_some()).collect();
         if list.len() > 1 && !entry.ordered {
             let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
             let sticky = session.and_then(|s| health.sticky(s, provider));
             list.sort_by_key(|p| (sticky != Some(p.id.as_str()), p.kind, health.stats(&p.id).map_or(0, |s| s.last_used)));
         }
         if list.is_empty() && !entry.needs_key {
-            list.push(Profile { id: format!("{provider}:none"), kind: ProfileKind::ApiKey, secret: Secret::new(""), expires_at: 0 });
+            list.push(Profile::key(format!("{provider}:none"), Secret::new("")));
         }
         list
     }
@@ -409,15 +425,45 @@ impl Models {
         })
     }
 
+    /// The providers that can be asked now, and the local ones that may be there: id, and whether it is a local host
+    /// that nobody configured.
+    pub(crate) fn askable(&self) -> Vec<(String, bool)> {
+        let local = |id: &str, e: &Entry| !e.configured && !e.needs_key && catalog::host(id).is_some_and(|h| h.local_port != 0);
+        self.entries
+            .iter()
+            .filter(|(id, e)| *id != DEMO_PROVIDER && e.given.is_none() && e.usable() && e.dialect != Dialect::Unsupported)
+            .map(|(id, e)| (id.clone(), local(id, e)))
+            .collect()
+    }
+
+    /// The models of a provider that the config lists, else those of the catalogue.
+    pub(crate) fn listed_of(&self, provider: &str) -> Vec<String> {
+        let own = self.entries.get(provider).map(|e| e.listed.clone()).unwrap_or_default();
+        if own.is_empty() { catalog::MODELS.iter().filter(|k| k.host == provider).map(|k| k.prefix.to_owned()).collect() } else { own }
+    }
+
+    /// True for a provider on this machine.
+    pub(crate) fn is_local(&self, provider: &str) -> bool {
+        let host = self.host_of(provider);
+        ["://127.", "://localhost", "://[::1]"].iter().any(|near| host.contains(near))
+    }
+
     /// The address of a provider, the key for memory of hosts.
     pub(crate) fn host_of(&self, provider: &str) -> &str {
         self.entries.get(provider).map_or("", |e| e.base_url.as_str())
     }
 
-    pub(crate) fn endpoint_of(&self, provider: &str) -> Option<Endpoint> {
+    /// The profile that expired first of those a provider has and cannot use.
+    pub(crate) fn expired(&self, provider: &str, now: Millis) -> Option<String> {
+        let entry = self.entries.get(provider)?;
+        entry.profiles.iter().filter(|p| p.expires_at != 0 && p.expires_at <= now.0 && p.refresh.is_none()).min_by_key(|p| p.expires_at).map(|p| p.id.clone())
+    }
+
+    pub(crate) async fn endpoint_of(&self, provider: &str) -> Option<Endpoint> {
         let entry = self.entries.get(provider)?;
         let spec = Arc::new(ModelSpec::unknown(provider, "", entry.dialect, &entry.api));
         let profile = self.profiles(provider, None, self.world.clock.now()).into_iter().next()?;
+        let profile = self.fresh(&profile).await.ok()?;
         self.endpoint(entry, &spec, &profile).ok()
     }
 
@@ -565,17 +611,24 @@ fn entry(id: &str, section: &ProviderInput, input: &ModelsInput, warnings: &mut 
 /// Stored profiles first, then the config's keys. A key of the environment is for the host's own address only: a
 /// config that points elsewhere must name its key.
 fn profiles(id: &str, section: &ProviderInput, input: &ModelsInput, own_address: bool) -> Vec<Profile> {
-    let of = |p: &ProfileInput| Profile { id: p.id.clone(), kind: p.kind, secret: p.secret.clone(), expires_at: p.expires_at };
+    let of = |p: &ProfileInput| Profile {
+        id: p.id.clone(),
+        kind: p.kind,
+        secret: p.secret.clone(),
+        expires_at: p.expires_at,
+        refresh: p.refresh.clone().map(Arc::new),
+        file: p.file.as_ref().map(|path| Arc::new(AuthFile::at(path))),
+    };
     let mut out: Vec<Profile> = input.profiles.iter().filter(|p| p.provider == id).map(of).collect();
     for (i, key) in section.api_keys.iter().enumerate() {
         let name = if i == 0 { format!("{id}:config") } else { format!("{id}:config-{}", i + 1) };
-        out.push(Profile { id: name, kind: ProfileKind::ApiKey, secret: key.clone(), expires_at: 0 });
+        out.push(Profile::key(name, key.clone()));
     }
     if section.api_keys.is_empty()
         && !own_address
         && let Some(key) = input.env_keys.get(id)
     {
-        out.push(Profile { id: format!("{id}:env"), kind: ProfileKind::ApiKey, secret: key.clone(), expires_at: 0 });
+        out.push(Profile::key(format!("{id}:env"), key.clone()));
     }
     out
 }

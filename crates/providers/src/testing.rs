@@ -83,10 +83,13 @@ pub(crate) enum Act {
     Json(String),
 }
 
+/// Head, body as JSON, body as text.
+type Seen = Arc<Mutex<Vec<(String, Value, String)>>>;
+
 /// A server on loopback that plays its acts in turn, the last one again and again.
 pub(crate) struct Server {
     pub(crate) url: String,
-    seen: Arc<Mutex<Vec<(String, Value)>>>,
+    seen: Seen,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -100,7 +103,7 @@ impl Server {
     pub(crate) async fn start(acts: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Seen::default();
         let log = seen.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -116,14 +119,19 @@ impl Server {
 
     /// Heads and bodies of the requests so far.
     pub(crate) fn seen(&self) -> Vec<(String, Value)> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().unwrap().iter().map(|(head, body, _)| (head.clone(), body.clone())).collect()
+    }
+
+    /// Bodies of the requests so far, as they came.
+    pub(crate) fn forms(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|(.., text)| text.clone()).collect()
     }
 }
 
-async fn serve(mut socket: TcpStream, act: Act, log: Arc<Mutex<Vec<(String, Value)>>>) {
+async fn serve(mut socket: TcpStream, act: Act, log: Seen) {
     let mut got = Vec::new();
     let mut buffer = [0; 16 * 1024];
-    let (head, body) = loop {
+    let (head, body, text) = loop {
         let n = socket.read(&mut buffer).await.unwrap_or(0);
         if n == 0 {
             return;
@@ -133,10 +141,10 @@ async fn serve(mut socket: TcpStream, act: Act, log: Arc<Mutex<Vec<(String, Valu
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length: usize = head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:").map(|v| v.trim().parse().unwrap())).unwrap_or(0);
         if body.len() >= length {
-            break (head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null));
+            break (head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null), body.to_owned());
         }
     };
-    log.lock().unwrap().push((head, body));
+    log.lock().unwrap().push((head, body, text));
     let stream_head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
     match act {

@@ -153,13 +153,73 @@ fn block(snapshot: &Snapshot, name: &str) -> Map<String, Value> {
 
 /// `models set` and `models set-image`.
 pub fn set_model(args: &SetArgs, cx: &Cx, name: &str) -> Outcome {
+    set_default(cx, &args.model, name)?;
+    Ok(0)
+}
+
+/// Makes a model the default of its kind (`model`, `imageModel`).
+///
+/// # Errors
+/// When its provider is unknown; then nothing is written.
+pub fn set_default(cx: &Cx, model: &str, name: &str) -> Result<(), Fail> {
     let (snapshot, loaded) = cx.loaded()?;
-    let reference = checked(&loaded.config, &args.model)?;
+    let reference = checked(&loaded.config, model)?;
     let mut value = block(&snapshot, name);
     value.insert("primary".into(), reference.as_str().into());
     write(cx, &snapshot, &[Edit::Set { path: path(&["agents", "defaults", name]), value: Value::Object(value), mode: MapWrite::Replace }])?;
     print::line(&format!("{}: {reference}", if name == "model" { "Default model" } else { "Image model" }));
-    Ok(0)
+    Ok(())
+}
+
+/// Writes what a scan chose: fallbacks of the models and image models, and the first of each where asked.
+///
+/// # Errors
+/// When the config cannot be written.
+pub fn choose(cx: &Cx, picks: &[Picked<'_>]) -> Result<(), Fail> {
+    let (snapshot, edits) = chosen(cx, picks)?;
+    write(cx, &snapshot, &edits)
+}
+
+/// As [`choose`], without a word.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_quietly(cx: &Cx, picks: &[Picked<'_>]) -> Result<(), Fail> {
+    let (snapshot, edits) = chosen(cx, picks)?;
+    config::apply(cx, &snapshot, &edits, false).map(|_| ())
+}
+
+fn chosen(cx: &Cx, picks: &[Picked<'_>]) -> Result<(Snapshot, Vec<Edit>), Fail> {
+    let (snapshot, _) = cx.loaded()?;
+    let mut edits = Vec::new();
+    for pick in picks.iter().filter(|pick| !pick.models.is_empty()) {
+        let mut value = block(&snapshot, pick.name);
+        if pick.first == First::Default {
+            value.insert("primary".into(), pick.models[0].as_str().into());
+        }
+        value.insert("fallbacks".into(), json!(pick.models));
+        edits.push(Edit::Set { path: path(&["agents", "defaults", pick.name]), value: Value::Object(value), mode: MapWrite::Replace });
+    }
+    Ok((snapshot, edits))
+}
+
+/// Models for one block of the config.
+pub struct Picked<'a> {
+    /// `model` or `imageModel`.
+    pub name: &'a str,
+    /// References, best first.
+    pub models: &'a [String],
+    /// What becomes of the first one.
+    pub first: First,
+}
+
+/// What becomes of the first model chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// The default.
+    Default,
+    /// A fallback like the others.
+    Fallback,
 }
 
 /// `models fallbacks` and `models image-fallbacks`.

@@ -1,14 +1,17 @@
 //! `openclaw models`: models, fallbacks, aliases, credentials.
 
+mod auth;
 mod edit;
 mod list;
+mod scan;
 mod status;
 
 use clap::Subcommand;
 
 use super::Outcome;
 use crate::cx::Cx;
-pub use status::{key_variable, store_profile};
+pub use auth::store_profile;
+pub use status::key_variable;
 
 /// Models, fallbacks, aliases and credentials.
 #[derive(clap::Args)]
@@ -39,8 +42,10 @@ enum Verb {
     ImageFallbacks(edit::FallbackArgs),
     /// Short names of models
     Aliases(edit::AliasArgs),
+    /// Ask providers and this machine which models they have, and try them
+    Scan(scan::Args),
     /// Credentials of providers
-    Auth(status::AuthArgs),
+    Auth(auth::Args),
 }
 
 /// Runs it.
@@ -54,6 +59,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Some(Verb::Fallbacks(args)) => edit::fallbacks(&args, cx, "model"),
         Some(Verb::ImageFallbacks(args)) => edit::fallbacks(&args, cx, "imageModel"),
         Some(Verb::Aliases(args)) => edit::aliases(&args, cx),
-        Some(Verb::Auth(args)) => status::auth(&args, cx),
+        Some(Verb::Scan(args)) => scan::run(&args, cx),
+        Some(Verb::Auth(args)) => auth::run(&args, cx),
     }
 }

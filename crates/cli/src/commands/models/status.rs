@@ -1,9 +1,14 @@
-use clap::Subcommand;
 use clawstead_config::{Config, split_model_ref};
+use clawstead_providers::AuthFile;
 use serde_json::{Value, json};
 
 use super::edit::alias_map;
-use crate::{commands::Outcome, cx::Cx, fail::Fail, format::list, print};
+use crate::{
+    commands::Outcome,
+    cx::Cx,
+    format::{list, now_ms, number},
+    print,
+};
 
 /// Default model, fallbacks and credentials.
 #[derive(clap::Args, Default)]
@@ -15,7 +20,7 @@ pub struct Args {
     /// Only the default model
     #[arg(long)]
     plain: bool,
-    /// Exit 1 when a credential in use is missing
+    /// Exit 1 when a credential is missing or expired, 2 when one expires within a day
     #[arg(long)]
     check: bool,
     /// JSON
@@ -23,53 +28,8 @@ pub struct Args {
     json: bool,
 }
 
-/// Credentials of providers.
-#[derive(clap::Args)]
-#[command(arg_required_else_help = true)]
-pub struct AuthArgs {
-    #[command(subcommand)]
-    verb: AuthVerb,
-}
-
-#[derive(Subcommand)]
-enum AuthVerb {
-    /// Stored credentials
-    List {
-        /// One provider
-        #[arg(long, value_name = "ID")]
-        provider: Option<String>,
-        /// Agent
-        #[arg(long, value_name = "ID")]
-        agent: Option<String>,
-        /// JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Store an API key
-    PasteApiKey {
-        /// Provider
-        #[arg(long, value_name = "ID")]
-        provider: String,
-        /// Profile name
-        #[arg(long, value_name = "ID")]
-        profile_id: Option<String>,
-        /// Agent
-        #[arg(long, value_name = "ID")]
-        agent: Option<String>,
-    },
-    /// Store a bearer token
-    PasteToken {
-        /// Provider
-        #[arg(long, value_name = "ID")]
-        provider: String,
-        /// Profile name
-        #[arg(long, value_name = "ID")]
-        profile_id: Option<String>,
-        /// Agent
-        #[arg(long, value_name = "ID")]
-        agent: Option<String>,
-    },
-}
+/// A sign-in that ends within this time is warned about, milliseconds.
+const WARN_AFTER_MS: i64 = 86_400_000;
 
 /// The variable that usually holds a provider's key.
 #[must_use]
@@ -107,14 +67,13 @@ fn effective(config: &Config, profiles: &[Value], provider: &str) -> Value {
     }
 }
 
-fn profiles(path: &std::path::Path) -> Vec<Value> {
-    let Ok(bytes) = std::fs::read(path) else { return Vec::new() };
-    let store: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+/// The stored profiles of an agent, without their secrets.
+pub fn profiles(store: &Value) -> Vec<Value> {
     store["profiles"]
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(id, p)| json!({"id": id, "provider": p["provider"], "type": p["type"], "email": p.get("email"), "expires": p.get("expires")}))
+        .map(|(id, p)| json!({"id": id, "provider": p["provider"], "type": p["type"], "email": p.get("email"), "expires": p.get("expires"), "renews": p.get("refresh").is_some()}))
         .collect()
 }
 
@@ -128,8 +87,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         print::line(default.as_deref().unwrap_or("(found at start)"));
         return Ok(0);
     }
-    let store = agent.agent_dir.join("auth-profiles.json");
-    let stored = profiles(&store);
+    let file = AuthFile::of(&agent.agent_dir);
+    let (store, stored) = (file.path().to_path_buf(), profiles(&file.read()?));
     let mut in_use: Vec<String> = default.iter().chain(&agent.model.fallbacks).filter_map(|r| split_model_ref(r).map(|(p, _)| p.to_owned())).collect();
     in_use.extend(config.models.providers.iter().map(|p| p.id.clone()));
     in_use.extend(stored.iter().map(|p| crate::format::text(p, "provider").to_owned()));
@@ -143,6 +102,31 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             json!({"provider": p, "effective": effective(config, &stored, p), "profiles": {"count": own.len(), "oauth": count("oauth"), "token": count("token"), "apiKey": count("api_key"), "labels": own.iter().map(|s| s["id"].clone()).collect::<Vec<_>>()}})
         })
         .collect();
+    let now = now_ms();
+    let life = |p: &Value| number(p, "expires").filter(|at| *at > 0).map(|at| at - now);
+    // A sign-in that renews itself does not run out.
+    let ends = |p: &Value| life(p).filter(|_| p["renews"] != true);
+    let expired: Vec<&Value> = stored.iter().filter(|p| ends(p).is_some_and(|ms| ms <= 0)).collect();
+    let closing = stored.iter().any(|p| ends(p).is_some_and(|ms| ms > 0 && ms < WARN_AFTER_MS));
+    let oauth: Vec<Value> = stored
+        .iter()
+        .filter(|p| p["type"] != "api_key")
+        .map(|p| {
+            let status = match ends(p) {
+                Some(ms) if ms <= 0 => "expired",
+                Some(ms) if ms < WARN_AFTER_MS => "expiring",
+                Some(_) => "ok",
+                None if p["renews"] == true => "ok",
+                None => "static",
+            };
+            json!({"profileId": p["id"], "provider": p["provider"], "type": p["type"], "status": status, "expiresAt": p["expires"], "remainingMs": life(p), "source": "store", "label": p["id"]})
+        })
+        .collect();
+    let with_oauth: Vec<String> = providers
+        .iter()
+        .filter(|p| p["profiles"]["oauth"] != 0 || p["profiles"]["token"] != 0)
+        .map(|p| crate::format::text(p, "provider").to_owned())
+        .collect();
     let missing: Vec<&str> = providers.iter().filter(|p| p["effective"]["kind"] == "missing").map(|p| crate::format::text(p, "provider")).collect();
     let image = agent.image_model.clone();
     let aliases = alias_map(config);
@@ -152,12 +136,16 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         "imageModel": image.as_ref().and_then(|m| m.primary.clone()), "imageFallbacks": image.map(|m| m.fallbacks).unwrap_or_default(),
         "utilityModel": {"ref": null, "source": "none"}, "aliases": aliases, "allowed": config.models.allow.clone().unwrap_or_default(),
         "auth": {
-            "storePath": store, "shellEnvFallback": {"enabled": false, "appliedKeys": []}, "providersWithOAuth": [], "missingProvidersInUse": missing,
-            "modelRouteIssues": [], "runtimeAuthRoutes": [], "providers": providers, "unusableProfiles": [],
-            "oauth": {"warnAfterMs": 86_400_000, "profiles": stored, "providers": []},
+            "storePath": store, "shellEnvFallback": {"enabled": false, "appliedKeys": []}, "providersWithOAuth": with_oauth, "missingProvidersInUse": missing,
+            "modelRouteIssues": [], "runtimeAuthRoutes": [], "providers": providers, "unusableProfiles": expired.iter().map(|p| json!({"profileId": p["id"], "provider": p["provider"], "kind": "expired"})).collect::<Vec<_>>(),
+            "oauth": {"warnAfterMs": WARN_AFTER_MS, "profiles": oauth, "providers": []},
         },
     });
-    let exit = u8::from(args.check && !missing.is_empty());
+    let exit = match args.check {
+        true if !missing.is_empty() || !expired.is_empty() => 1,
+        true if closing => 2,
+        _ => 0,
+    };
     if args.json {
         print::json(&report);
         return Ok(exit);
@@ -185,64 +173,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             crate::format::text(&provider["effective"], "detail")
         ));
     }
+    for one in &oauth {
+        print::line(&format!("- {} {}: {}", crate::format::text(one, "profileId"), crate::format::text(one, "type"), crate::format::text(one, "status")));
+    }
     Ok(exit)
-}
-
-/// `models auth`.
-pub fn auth(args: &AuthArgs, cx: &Cx) -> Outcome {
-    let (_, loaded) = cx.loaded()?;
-    match &args.verb {
-        AuthVerb::List { provider, agent, json } => {
-            let agent = crate::commands::agents::find(&loaded.config, agent.as_deref())?;
-            let path = agent.agent_dir.join("auth-profiles.json");
-            let mut rows = profiles(&path);
-            rows.retain(|r| provider.as_deref().is_none_or(|p| crate::format::text(r, "provider") == p));
-            if *json {
-                print::json(&json!({"agentId": agent.id, "agentDir": agent.agent_dir, "authStatePath": path, "provider": provider, "profiles": rows}));
-            } else if rows.is_empty() {
-                print::line("No stored credentials.");
-            } else {
-                rows.iter().for_each(|r| print::line(&format!("- {} ({})", crate::format::text(r, "id"), crate::format::text(r, "type"))));
-            }
-            Ok(0)
-        }
-        AuthVerb::PasteApiKey { provider, profile_id, agent } => paste(cx, &loaded.config, provider, profile_id.as_deref(), agent.as_deref(), "api_key", "key"),
-        AuthVerb::PasteToken { provider, profile_id, agent } => paste(cx, &loaded.config, provider, profile_id.as_deref(), agent.as_deref(), "token", "token"),
-    }
-}
-
-fn paste(cx: &Cx, config: &Config, provider: &str, profile: Option<&str>, agent: Option<&str>, kind: &str, field: &str) -> Outcome {
-    use std::io::{BufRead as _, IsTerminal as _};
-    let agent = crate::commands::agents::find(config, agent)?;
-    let secret = if std::io::stdin().is_terminal() {
-        cliclack::password(format!("Paste the {} of {provider}", if kind == "token" { "token" } else { "API key" })).mask('*').interact()?
-    } else {
-        std::io::stdin().lock().lines().next().transpose()?.unwrap_or_default()
-    };
-    let secret = secret.trim();
-    if secret.is_empty() {
-        return Err(Fail::new("Nothing was pasted."));
-    }
-    let id = profile.map_or_else(|| format!("{provider}:{}", if kind == "token" { "manual" } else { "default" }), str::to_owned);
-    let path = agent.agent_dir.join("auth-profiles.json");
-    store_profile(&path, &id, json!({"type": kind, "provider": provider, field: secret}))?;
-    print::line(&format!("Stored {id} in {}.", cx.paths.display(&path)));
-    Ok(0)
-}
-
-/// Puts a profile into `auth-profiles.json`.
-///
-/// # Errors
-/// When the file holds something else or cannot be written.
-pub fn store_profile(path: &std::path::Path, id: &str, profile: Value) -> Result<(), Fail> {
-    let mut store: Value = match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|err| Fail::new(format!("{} is not valid JSON: {err}", path.display())))?,
-        Err(_) => json!({"version": 1, "profiles": {}}),
-    };
-    if !store["profiles"].is_object() {
-        store["profiles"] = json!({});
-    }
-    store["profiles"][id] = profile;
-    crate::device::write_private(path, &(serde_json::to_string_pretty(&store).unwrap_or_default() + "\n"))
-        .map_err(|err| Fail::new(format!("{}: {err}", path.display())))
 }
