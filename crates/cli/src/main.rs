@@ -12,6 +12,7 @@ mod format;
 mod globals;
 mod local;
 mod log;
+mod pages;
 mod print;
 mod reference;
 mod rpc;

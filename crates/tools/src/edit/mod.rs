@@ -1,12 +1,12 @@
 //! `edit`: exact pieces of a text file, replaced.
 
-use std::{io::Read as _, sync::Arc, time::Duration};
+use std::{io::Read as _, sync::Arc};
 
 use async_trait::async_trait;
+use imara_diff::{Algorithm, BasicLineDiffPrinter, Diff, InternedInput, UnifiedDiffConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use similar::TextDiff;
 
 use clawstead_terms::EffectClass;
 
@@ -18,8 +18,6 @@ const BYTES_MAX: u64 = 10 * 1024 * 1024;
 const EDITS_MAX: usize = 100;
 /// The diff kept for user interfaces, bytes.
 const DIFF_BYTES_MAX: usize = 32 * 1024;
-/// Time spent on looking for a small diff.
-const DIFF_TIME: Duration = Duration::from_millis(200);
 
 /// Edits a file.
 pub struct Edit {
@@ -159,9 +157,12 @@ fn near(text: &str, old: &str) -> String {
 }
 
 fn diff(before: &str, after: &str, name: &str) -> String {
-    let diff = TextDiff::configure().timeout(DIFF_TIME).diff_lines(before, after);
-    let text = diff.unified_diff().context_radius(3).header(name, name).to_string();
-    bound::cut(text, DIFF_BYTES_MAX)
+    let lines = InternedInput::new(before, after);
+    let mut diff = Diff::compute(Algorithm::Histogram, &lines);
+    diff.postprocess_lines(&lines);
+    let printer = BasicLineDiffPrinter(&lines.interner);
+    let hunks = diff.unified_diff(&printer, UnifiedDiffConfig::default(), &lines);
+    bound::cut(format!("--- {name}\n+++ {name}\n{hunks}"), DIFF_BYTES_MAX)
 }
 
 #[cfg(test)]

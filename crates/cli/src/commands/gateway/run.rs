@@ -24,7 +24,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::service::{signal, wait_until};
-use crate::{COMPATIBLE, OWN, commands::Outcome, cx::Cx, fail::Fail, local, log, print};
+use crate::{COMPATIBLE, OWN, commands::Outcome, cx::Cx, fail::Fail, local, log, pages, print};
 
 /// Worker threads at most: a gateway waits more than it computes.
 const WORKERS_MAX: usize = 4;
@@ -134,7 +134,13 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         let stop = CancellationToken::new();
         let restart = Arc::new(Notify::new());
         listen_for_signals(&stop, &restart)?;
-        Ok::<_, Fail>(run_gateway(options, stop, restart, |up| banner(&shown, &up)).await)
+        Ok::<_, Fail>(
+            run_gateway(options, stop, restart, |up| {
+                banner(&shown, &up);
+                pages::give_back_start_pages();
+            })
+            .await,
+        )
     })?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {

@@ -218,8 +218,8 @@ async fn long_session(gateway: &Gateway, counts: &Counts, figures: &mut Figures)
 
 /// Idle clients and streams, while a probe asks for readiness every 20 ms.
 async fn load(gateway: &Gateway, figures: &mut Figures) -> anyhow::Result<()> {
-    // Idle clients say nothing but read, and want events of sessions they subscribe to only, as open dashboards do:
-    // every piece of 200 streams to 1,200 clients would be millions of frames a second.
+    // All clients want events of their own sessions only (`session-scoped-events`), as open chats do: every piece of
+    // 200 streams to 1,200 clients would be millions of frames a second. The idle ones say nothing but read.
     let mut idle = JoinSet::new();
     for _ in 0..IDLE_CLIENTS {
         let who = Who { caps: vec!["session-scoped-events".into()], ..Who::default() };
@@ -229,11 +229,13 @@ async fn load(gateway: &Gateway, figures: &mut Figures) -> anyhow::Result<()> {
     let mut streams = JoinSet::new();
     for stream in 0..STREAMS {
         // One after another: a gateway lets in only so many connections that have not introduced themselves yet.
-        let mut client = Client::connect(gateway.port).await.context("a streaming client")?;
+        let who = Who { caps: vec!["session-scoped-events".into()], ..Who::default() };
+        let mut client = Client::connect_as(gateway.port, who).await.context("a streaming client")?;
+        let key = format!("agent:a{}:stream-{stream}", stream % AGENTS);
+        client.call("sessions.messages.subscribe", serde_json::json!({ "key": key })).await?;
         streams.spawn(async move {
-            let done =
-                client.turn(&format!("agent:a{}:stream-{stream}", stream % AGENTS), "!pace 100 !pieces 80 !words 400", &format!("stream-{stream}")).await?;
-            anyhow::ensure!(done.state == "final", "a stream ended as {}", done.state);
+            let done = client.turn(&key, "!pace 100 !pieces 80 !words 400", &format!("stream-{stream}")).await?;
+            anyhow::ensure!(done.state == "final" && done.deltas > 10, "a stream ended as {} after {} pieces", done.state, done.deltas);
             anyhow::Ok(done.deltas)
         });
     }
