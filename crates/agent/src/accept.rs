@@ -18,6 +18,7 @@ use crate::{
     begin::Begun,
     commands::{self, TextCommand},
     lanes::{CONFLICT, Lanes, not_taken, status_of},
+    queue::{self, Overflow},
     room::Room,
     session::{Active, Desk, Queued, Session, Write, lock, note_message},
     turn,
@@ -54,7 +55,7 @@ impl Lanes {
             return Ok(done);
         }
         let (session, mut desk) = self.desk(room, &key).await?;
-        if let Err(full) = self.check_room(room, &desk, &letter) {
+        if let Err(full) = self.check_room(room, &settings, &desk, &letter) {
             // A repeat is told so even when nothing new is taken.
             drop(desk);
             return match self.known(room, &letter.run_id, &hash).await? {
@@ -71,9 +72,21 @@ impl Lanes {
         touch(&mut desk.row, &letter, now);
         let mut run_row = fresh_run(&desk.row, &letter, hash.clone(), now);
         let quiet = letter.kind != EnvelopeKind::Request;
-        let permit = if idle && !quiet { self.try_permit(&key) } else { None };
+        let arrived = Queued { letter: Arc::clone(&letter), attempt: 0, set_aside: false, since: Some(now), behind: !idle };
+        // What waits for more of the same person begins in the lane.
+        let waits = settings.queue.inbound_of(&letter, &settings.reset_triggers) > 0;
+        let permit = if idle && !quiet && !waits { self.try_permit(&key) } else { None };
         let mut begun = None;
-        if idle && quiet {
+        let refused = !idle && is_too_many(&settings, &desk, &letter);
+        if refused {
+            write.events.push(JournalEvent::RunEnded {
+                run_id: letter.run_id.clone(),
+                at: now,
+                end: RunEnd::Aborted { reason: QUEUE_FULL.into() },
+                usage: Usage::default(),
+            });
+            stopped(&mut run_row, QUEUE_FULL, now);
+        } else if idle && quiet {
             let message = note_of(&letter, now);
             note_message(&mut desk.row, &message);
             write.events.push(JournalEvent::Said { message: Box::new(message) });
@@ -84,8 +97,7 @@ impl Lanes {
         } else {
             desk.row.open.push(OpenRun { run_id: letter.run_id.clone(), seq: 0, attempt: 0, set_aside: false });
             if let Some(permit) = permit {
-                let queued = Queued { letter: Arc::clone(&letter), attempt: 0, set_aside: false };
-                begun = Some(self.open_run(&settings, &mut desk, vec![queued], &mut write, &mut run_row, permit, now));
+                begun = Some(self.open_run(&settings, &mut desk, vec![arrived.clone()], &[], &mut write, &mut run_row, permit, now));
             }
         }
         let text = serde_json::to_string(&run_row).map_err(|err| Failure::internal(err.to_string()))?;
@@ -112,10 +124,13 @@ impl Lanes {
             self.set_active(&session, &begun);
             desk.lane = true;
             self.start_lane(room, &session, Some(begun));
+        } else if refused {
+            self.tell_stopped(&desk.row, &letter, QUEUE_FULL, now);
+            self.announce_end(&run_row);
         } else if idle && quiet {
             self.announce_end(&run_row);
         } else {
-            desk.queue.push_back(Queued { letter: Arc::clone(&letter), attempt: 0, set_aside: false });
+            desk.queue.push_back(arrived);
             if !desk.lane {
                 desk.lane = true;
                 self.start_lane(room, &session, None);
@@ -152,8 +167,16 @@ impl Lanes {
         if key.is_subagent() { &self.inner.subagent_runs } else { &self.inner.runs }
     }
 
-    fn check_room(&self, room: &Room, desk: &Desk, letter: &Envelope) -> Result<(), Failure> {
+    fn check_room(&self, room: &Room, settings: &crate::AgentSettings, desk: &Desk, letter: &Envelope) -> Result<(), Failure> {
         let limits = &self.parts.limits;
+        // Who can hear it is told; a platform would only bring the message again.
+        if matches!(letter.from, Origin::Client { .. }) && desk.lane && is_too_many(settings, desk, letter) {
+            return Err(Failure::busy(
+                format!("{} messages wait in session {} (messages.queue.cap)", settings.queue.cap.unwrap_or_default(), desk.row.key),
+                2_000,
+            )
+            .with_hint("wait until some are answered, or stop the run that is going"));
+        }
         let waiting = desk.row.open.len();
         let max = if letter.kind == EnvelopeKind::Request { limits.session_inbox_soft_max } else { limits.session_inbox_hard_max };
         if waiting >= max.min(limits.session_inbox_hard_max) {
@@ -198,6 +221,12 @@ impl Lanes {
         Ok(None)
     }
 
+    /// Tells whoever watches that a letter's run ended before it began.
+    pub(crate) fn tell_stopped(&self, row: &SessionRow, letter: &Envelope, reason: &str, now: Millis) {
+        let emitter = crate::lane::Emitter::new(self, row, letter, letter.run_id.clone());
+        emitter.emit(RunEventKind::Aborted { reason: reason.into(), started_at: now, partial: String::new() });
+    }
+
     /// Ends letters that wait.
     pub(crate) async fn abort_queued(&self, room: &Arc<Room>, key: &SessionKey, run: Option<&RunId>, reason: &str) -> Result<Vec<RunId>, Failure> {
         let (session, mut desk) = self.desk(room, key).await?;
@@ -220,9 +249,7 @@ impl Lanes {
             });
             desk.row.open.retain(|open| open.run_id != run_id);
             let mut row = fresh_run(&desk.row, &queued.letter, request_hash(&queued.letter), queued.letter.at);
-            row.status = RunStatus::Aborted;
-            row.ended_at = Some(now);
-            row.abort_reason = Some(reason.into());
+            stopped(&mut row, reason, now);
             if queued.letter.reply_to.is_some() {
                 // Another session waits for this answer.
                 let text = format!("the run was stopped ({reason})");
@@ -237,8 +264,7 @@ impl Lanes {
         }
         desk.queue.retain(|queued| !wanted.iter().any(|gone| gone.letter.run_id == queued.letter.run_id));
         for (row, queued) in rows.iter().zip(&wanted) {
-            let emitter = crate::lane::Emitter::new(self, &desk.row, &queued.letter, row.run_id.clone());
-            emitter.emit(RunEventKind::Aborted { reason: reason.into(), started_at: now, partial: String::new() });
+            self.tell_stopped(&desk.row, &queued.letter, reason, now);
             self.announce_end(row);
             if queued.letter.reply_to.is_some() {
                 self.sent_off(room, &queued.letter);
@@ -246,6 +272,23 @@ impl Lanes {
         }
         Ok(wanted.into_iter().map(|queued| queued.letter.run_id.clone()).collect())
     }
+}
+
+/// Why a letter's run ended when too many waited.
+pub(crate) const QUEUE_FULL: &str = "queue-full";
+
+/// True when `messages.queue` says that a letter which comes now is the one that goes.
+fn is_too_many(settings: &crate::AgentSettings, desk: &Desk, letter: &Envelope) -> bool {
+    let rules = &settings.queue;
+    let counts = queue::is_talk(letter) && commands::of_letter(letter, &settings.reset_triggers).is_none();
+    rules.overflow == Overflow::New && counts && rules.cap.is_some_and(|cap| queue::waiting(&desk.queue, &settings.reset_triggers) >= cap)
+}
+
+/// Writes down that a run was stopped before it began.
+pub(crate) fn stopped(row: &mut RunRow, reason: &str, now: Millis) {
+    row.status = RunStatus::Aborted;
+    row.ended_at = Some(now);
+    row.abort_reason = Some(reason.into());
 }
 
 /// What the caller said, without what differs between two tries of the same call.
@@ -350,7 +393,7 @@ pub(crate) fn put_run(row: &RunRow) -> Result<Op, Failure> {
 /// How a letter wants to be queued. Jobs, heartbeats and letters that want their own answer never join a turn.
 pub(crate) fn mode_of(settings: &crate::AgentSettings, row: &SessionRow, letter: &Envelope) -> QueueMode {
     let own_answer = letter.reply_to.is_some() || letter.options.heartbeat || matches!(letter.from, Origin::Cron { .. } | Origin::Heartbeat);
-    let mode = letter.options.queue_mode.or(row.queue_mode).unwrap_or(settings.queue_mode);
+    let mode = letter.options.queue_mode.or(row.queue_mode).unwrap_or_else(|| settings.queue.mode_of(letter));
     if own_answer && mode != QueueMode::Interrupt { QueueMode::Followup } else { mode }
 }
 

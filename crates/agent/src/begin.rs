@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::TxError;
@@ -11,11 +12,12 @@ use clawstead_terms::{
 
 use crate::{
     AgentSettings, RunRow, SessionRow, SessionStatus,
-    accept::{fresh_run, mode_of, note_of, put_run, request_hash, said_by},
+    accept::{QUEUE_FULL, fresh_run, mode_of, note_of, put_run, request_hash, said_by, stopped},
     commands::{self, TextCommand},
     context::zone_of,
     lane::Emitter,
     lanes::Lanes,
+    queue::{self, Overflow, is_among},
     reset,
     room::Room,
     session::{Desk, Queued, Session, Write, note_message},
@@ -61,6 +63,7 @@ impl Lanes {
         settings: &AgentSettings,
         desk: &mut Desk,
         letters: Vec<Queued>,
+        left_out: &[Queued],
         write: &mut Write,
         run_row: &mut RunRow,
         permit: OwnedSemaphorePermit,
@@ -111,9 +114,16 @@ impl Lanes {
             begun.task = Task::Answered { row: Box::new(run_row.clone()), text };
             return begun;
         }
-        let also: Vec<RunId> = letters[1..].iter().map(|queued| queued.letter.run_id.clone()).collect();
+        let also: Vec<RunId> = letters[1..].iter().chain(left_out).map(|queued| queued.letter.run_id.clone()).collect();
         write.events.push(JournalEvent::RunStarted { run_id: run_id.clone(), also: also.clone(), at: now, attempt: 1 });
         if matches!(begun.task, Task::Turn) {
+            if !left_out.is_empty() {
+                begun.said.push(Message {
+                    id: self.parts.world.rng.uuid().into(),
+                    meta: Some(json!({ "kind": "queue-summary" })),
+                    ..said_by(&letter, vec![Part::text(queue::summary(left_out))], now)
+                });
+            }
             let first = said_by(&letter, body, now);
             note_message(&mut desk.row, &first);
             begun.said.push(first);
@@ -124,7 +134,7 @@ impl Lanes {
             }
         }
         write.events.extend(begun.said.iter().map(|message| JournalEvent::Said { message: Box::new(message.clone()) }));
-        for queued in &letters[1..] {
+        for queued in letters[1..].iter().chain(left_out) {
             self.merge(&mut desk.row, queued, &run_id, write, now);
         }
         run_row.status = RunStatus::Running;
@@ -217,10 +227,14 @@ impl Lanes {
                     desk.lane = false;
                     return Ok(Step::Idle);
                 }
-                let Some(permit) = permit.take().or_else(|| self.try_permit(&session.key)) else { return Ok(Step::NoPermit) };
                 let Some(settings) = self.parts.settings.agent(&room.agent) else {
                     return Err(TxError::Away { path: format!("the settings of agent {}", room.agent), why: "the agent was removed".into(), maybe: false });
                 };
+                match queue::hold_ms(&settings.queue, &settings.reset_triggers, &desk.queue, self.now()) {
+                    0 => {}
+                    ms => return Ok(Step::Hold(Duration::from_millis(ms))),
+                }
+                let Some(permit) = permit.take().or_else(|| self.try_permit(&session.key)) else { return Ok(Step::NoPermit) };
                 self.begin(room, session, &settings, &mut desk, permit).await.map(Step::Begun)
             };
             match step.await {
@@ -228,6 +242,15 @@ impl Lanes {
                 Ok(Step::Begun(begun)) => {
                     self.set_active(session, &begun);
                     return Some(begun);
+                }
+                Ok(Step::Hold(wait)) => {
+                    drop(desk);
+                    tokio::select! { biased;
+                        () = room.closed.cancelled() => {}
+                        // What came may end the waiting, or make it longer.
+                        () = session.wake.notified() => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
                 }
                 Ok(Step::NoPermit) => {
                     drop(desk);
@@ -322,11 +345,16 @@ impl Lanes {
         permit: OwnedSemaphorePermit,
     ) -> Result<Begun, TxError> {
         let now = self.now();
-        let Some(first) = desk.queue.front().cloned() else {
+        let triggers = &settings.reset_triggers;
+        let left_out = queue::left_out(&settings.queue, triggers, &desk.queue);
+        let Some(first) = desk.queue.iter().find(|queued| !is_among(queued, &left_out)).cloned() else {
             return Err(TxError::Invalid { what: "a queue".into(), why: "it was empty".into() });
         };
         let before = desk.row.clone();
         let mut write = Write::default();
+        let told: &[Queued] = if settings.queue.overflow == Overflow::Summarize { &left_out } else { &[] };
+        let dropped: &[Queued] = if told.is_empty() { &left_out } else { &[] };
+        let dropped_rows: Vec<RunRow> = dropped.iter().map(|queued| self.drop_letter(&mut desk.row, queued, &mut write, now)).collect();
         let mut run_row = fresh_run(&desk.row, &first.letter, request_hash(&first.letter), first.letter.at);
         let mut taken = vec![first.clone()];
         let begun = if first.attempt > 0 {
@@ -334,27 +362,37 @@ impl Lanes {
             self.resume(session, desk, &first, &mut write, &mut run_row, permit, now)
         } else {
             let collect = mode_of(settings, &desk.row, &first.letter) == QueueMode::Collect;
-            let may_join = |queued: &&Queued| {
-                collect
-                    && queued.attempt == 0
-                    && mode_of(settings, &before, &queued.letter) == QueueMode::Collect
+            let may_join = |queued: &Queued, taken: &[Queued]| {
+                let collected = collect && queued.attempt == 0 && mode_of(settings, &before, &queued.letter) == QueueMode::Collect;
+                let breath = || taken.last().is_some_and(|last| queue::one_breath(&settings.queue, triggers, &first, last, queued));
+                (collected || breath())
                     && may_merge(&first.letter, &queued.letter)
-                    && commands::of_letter(&queued.letter, &settings.reset_triggers).is_none()
+                    && commands::of_letter(&queued.letter, triggers).is_none()
                     && !is_expired(&queued.letter, now)
             };
-            if commands::of_letter(&first.letter, &settings.reset_triggers).is_none() {
-                taken.extend(desk.queue.iter().skip(1).take(COLLECT_MAX).take_while(may_join).cloned());
+            if commands::of_letter(&first.letter, triggers).is_none() {
+                let behind = desk.queue.iter().filter(|queued| !is_among(queued, &left_out)).skip(1).take(COLLECT_MAX);
+                for queued in behind {
+                    if !may_join(queued, &taken) {
+                        break;
+                    }
+                    taken.push(queued.clone());
+                }
             }
-            self.open_run(settings, desk, taken.clone(), &mut write, &mut run_row, permit, now)
+            self.open_run(settings, desk, taken.clone(), told, &mut write, &mut run_row, permit, now)
         };
         if let Ok(op) = put_run(&run_row) {
             write.ops.push(op);
         }
         match session.commit(room, &*self.parts.store, desk, write, now).await {
             Ok(_) => {
-                desk.queue.drain(..taken.len());
-                for queued in &taken[1..] {
+                desk.queue.retain(|queued| !is_among(queued, &taken) && !is_among(queued, &left_out));
+                for queued in taken[1..].iter().chain(told) {
                     self.announce_end(&merged_row(&desk.row, queued, &begun.run_id, now));
+                }
+                for (queued, row) in dropped.iter().zip(&dropped_rows) {
+                    self.tell_stopped(&desk.row, &queued.letter, QUEUE_FULL, now);
+                    self.announce_end(row);
                 }
                 Ok(begun)
             }
@@ -363,6 +401,20 @@ impl Lanes {
                 Err(err)
             }
         }
+    }
+
+    /// Ends a letter that goes because too many wait.
+    fn drop_letter(&self, row: &mut SessionRow, queued: &Queued, write: &mut Write, now: Millis) -> RunRow {
+        let run_id = queued.letter.run_id.clone();
+        let end = RunEnd::Aborted { reason: QUEUE_FULL.into() };
+        write.events.push(JournalEvent::RunEnded { run_id: run_id.clone(), at: now, end, usage: Usage::default() });
+        row.open.retain(|open| open.run_id != run_id);
+        let mut run_row = fresh_run(row, &queued.letter, request_hash(&queued.letter), queued.letter.at);
+        stopped(&mut run_row, QUEUE_FULL, now);
+        if let Ok(op) = put_run(&run_row) {
+            write.ops.push(op);
+        }
+        run_row
     }
 
     #[expect(clippy::too_many_arguments, reason = "the same facts as `open_run`")]
@@ -445,6 +497,8 @@ impl Lanes {
 enum Step {
     Idle,
     NoPermit,
+    /// More may come.
+    Hold(Duration),
     Begun(Begun),
 }
 

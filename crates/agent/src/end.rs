@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use clawstead_state::{Batch, Op, Scan, Table, TxError, scan_json};
 use clawstead_terms::{
-    Envelope, EnvelopeKind, Failure, JournalEvent, Millis, Origin, Part, Retry, RunEnd, RunEventKind, RunStatus, StopReason, TurnOptions, Usage,
+    DeliveryTarget, Envelope, EnvelopeKind, Failure, JournalEvent, Millis, Origin, Part, Retry, RunEnd, RunEventKind, RunStatus, StopReason, TurnOptions, Usage,
 };
 use clawstead_world::TaskKind;
 
 use crate::{
     LetterRow, OutboxRow, OutboxState, RunRow, SessionRow, SessionStatus,
     accept::{address_of, fresh_run, put_run, request_hash},
-    begin::Begun,
+    begin::{Begun, model_of},
     lane::{Emitter, Flow},
     lanes::Lanes,
+    prefix,
     room::Room,
     session::{Session, Write, lock, note_message},
     turn::{self, Ending},
@@ -165,6 +166,7 @@ impl Lanes {
         let told = !(letter.options.heartbeat && kind == Kind::Error) && row.send_policy.as_deref() != Some("deny") && !text.is_empty();
         if let Some(target) = letter.options.deliver_to.as_ref().filter(|_| told) {
             let body = if kind == Kind::Error { format!("Error: {text}") } else { text.to_owned() };
+            let body = self.with_prefix(row, target, body);
             let reply = OutboxRow {
                 id: turn::reply_id(&letter.run_id),
                 run_id: letter.run_id.clone(),
@@ -190,6 +192,19 @@ impl Lanes {
             }
         }
         ops
+    }
+
+    /// `messages.responsePrefix` before a reply.
+    fn with_prefix(&self, row: &SessionRow, target: &DeliveryTarget, text: String) -> String {
+        let Some(settings) = self.parts.settings.agent(&row.agent_id) else { return text };
+        let Some(template) = settings.reply_prefix.of(target) else { return text };
+        let answered = row.model_provider.as_ref().zip(row.model.as_ref()).map(|(provider, model)| format!("{provider}/{model}"));
+        let facts = prefix::Facts {
+            model: &answered.unwrap_or_else(|| model_of(&settings, row)),
+            thinking: row.thinking_level.as_deref().or(settings.thinking.as_deref()).unwrap_or("off"),
+            name: settings.identity.name.as_deref(),
+        };
+        prefix::put_before(template, facts, &text)
     }
 
     /// An answer to another session. A sub-agent's result is a request: its parent goes on with it. Any other answer

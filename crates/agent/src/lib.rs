@@ -3,6 +3,8 @@
 pub mod commands;
 pub mod compact;
 pub mod context;
+pub mod prefix;
+pub mod queue;
 pub mod reset;
 mod rows;
 mod seams;

@@ -8,10 +8,10 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use clawstead_providers::{Chunk, ProviderError};
-use clawstead_terms::{AgentId, EffectClass, Failure, Message, QueueMode, RunEvent, RunId, SessionKey, ToolDefinition};
+use clawstead_terms::{AgentId, EffectClass, Failure, Message, RunEvent, RunId, SessionKey, ToolDefinition};
 use clawstead_tools::{ToolCx, ToolError, ToolOutput};
 
-use crate::reset::ResetPlan;
+use crate::{prefix::ReplyPrefix, queue::QueueRules, reset::ResetPlan};
 
 /// One question of a turn: [`clawstead_providers::Ask`] plus who asks and which models may answer.
 #[derive(Clone, Debug)]
@@ -261,8 +261,10 @@ pub struct AgentSettings {
     pub config_flags: Vec<String>,
     /// `tools.*` merged over defaults, as tools read it.
     pub tool_settings: Arc<Value>,
-    /// What to do with letters during a turn.
-    pub queue_mode: QueueMode,
+    /// What to do with letters that come while others wait.
+    pub queue: QueueRules,
+    /// What is put before replies on chat platforms.
+    pub reply_prefix: ReplyPrefix,
     /// When sessions start afresh by themselves.
     pub reset: ResetPlan,
     /// Texts that reset besides `/new` and `/reset`.
@@ -298,7 +300,8 @@ impl AgentSettings {
             skill_dirs: Vec::new(),
             config_flags: Vec::new(),
             tool_settings: Arc::new(Value::Object(serde_json::Map::new())),
-            queue_mode: QueueMode::Steer,
+            queue: QueueRules::default(),
+            reply_prefix: ReplyPrefix::default(),
             reset: ResetPlan::default(),
             reset_triggers: Vec::new(),
             compaction: CompactionSettings::default(),

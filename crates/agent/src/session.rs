@@ -30,6 +30,10 @@ pub(crate) struct Queued {
     /// Tries that were begun before.
     pub attempt: u32,
     pub set_aside: bool,
+    /// When it came; none when a start of the gateway found it.
+    pub since: Option<Millis>,
+    /// It came while others waited or ran.
+    pub behind: bool,
 }
 
 /// The run that is going.
@@ -133,7 +137,7 @@ impl Session {
             for open in desk.row.open.iter().filter(|open| Some(&open.run_id) != going.as_ref()) {
                 let line = read_journal_json::<JournalEvent>(store, &room.unit, journal, open.seq, 1).await?;
                 if let Some((_, JournalEvent::Accepted { letter })) = line.into_iter().next() {
-                    queue.push_back(Queued { letter: Arc::from(letter), attempt: open.attempt, set_aside: open.set_aside });
+                    queue.push_back(Queued { letter: Arc::from(letter), attempt: open.attempt, set_aside: open.set_aside, since: None, behind: true });
                 } else {
                     tracing::error!(session = %self.key, run = %open.run_id, "the journal has no letter for this run");
                 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use clawstead_terms::{EffectClass, JournalEvent, Message, MessageId, Millis, Part, Role, RunEnd, RunId, StopReason};
+use clawstead_terms::{EffectClass, JournalEvent, Message, MessageId, Millis, Part, Role, RunId, StopReason};
 
 use crate::{compact::tokens_of, turn::OpenCall};
 
@@ -15,8 +15,8 @@ pub struct Transcript {
     summary_tokens: u64,
     entries: Vec<Entry>,
     tokens: u64,
-    /// Intents of the run that has not ended, by call id.
-    intents: BTreeMap<String, (String, EffectClass)>,
+    /// Intents of runs that have not ended: by call id, effect and class with their run.
+    intents: BTreeMap<String, (RunId, (String, EffectClass))>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,11 +33,11 @@ impl Transcript {
             JournalEvent::Said { message } => self.say(seq, Arc::new((**message).clone())),
             JournalEvent::Compacted { summary, first_kept, at, .. } => self.compact(summary, first_kept.as_ref(), *at),
             JournalEvent::Reset { .. } => *self = Self::default(),
-            JournalEvent::ToolIntent { call_id, effect_id, class, .. } => {
-                self.intents.insert(call_id.clone(), (effect_id.clone(), *class));
+            JournalEvent::ToolIntent { run_id, call_id, effect_id, class } => {
+                self.intents.insert(call_id.clone(), (run_id.clone(), (effect_id.clone(), *class)));
             }
-            JournalEvent::RunEnded { end: RunEnd::Merged { .. }, .. } => {}
-            JournalEvent::RunEnded { .. } => self.intents.clear(),
+            // A letter that waits may end while another run has calls open.
+            JournalEvent::RunEnded { run_id, .. } => self.intents.retain(|_, (of, _)| of != run_id),
             _ => {}
         }
     }
@@ -131,7 +131,7 @@ impl Transcript {
                 name: name.clone(),
                 arguments: arguments.clone(),
                 index,
-                intent: self.intents.get(id).cloned(),
+                intent: self.intents.get(id).filter(|(of, _)| of == run).map(|(_, intent)| intent.clone()),
             })
             .collect();
         (u32::try_from(steps).unwrap_or(u32::MAX), u32::try_from(mine.len()).unwrap_or(u32::MAX), open)

@@ -720,3 +720,188 @@ async fn a_journal_cut_anywhere_builds_a_legal_request() {
         lines.iter().any(|(_, line)| matches!(serde_json::from_str::<JournalEvent>(line).unwrap(), JournalEvent::RunEnded { end: RunEnd::Error { .. }, .. }))
     );
 }
+
+/// A house whose first turn waits at a gate, with letters of one person behind it.
+async fn crowded(change: fn(&mut clawstead_agent::AgentSettings), letters: usize) -> (House, clawstead_terms::SessionKey, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let house = Build { brain: Script { gate: Some(Arc::clone(&gate)), ..Script::default() }, change, ..Build::default() }.up().await;
+    let main = key("jerry", "main");
+    house.lanes.accept(by_person(letter(&main, "r0", "wait 0"), "slack", "u1")).await.unwrap();
+    house.asked(1).await;
+    for number in 1..=letters {
+        house.lanes.accept(by_person(letter(&main, &format!("r{number}"), &format!("say {number}")), "slack", "u1")).await.unwrap();
+    }
+    (house, main, gate)
+}
+
+async fn end_of(house: &House, run: &str) -> clawstead_agent::RunRow {
+    house.lanes.wait(&run.into(), Duration::from_secs(600)).await.unwrap().expect("the run ended")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_leaves_out_what_the_config_says() {
+    use clawstead_agent::queue::Overflow;
+    // Old: the oldest go, and it is written down.
+    let (house, main, gate) = crowded(
+        |settings| {
+            settings.queue.mode = QueueMode::Followup;
+            (settings.queue.cap, settings.queue.overflow) = (Some(2), Overflow::Old);
+        },
+        4,
+    )
+    .await;
+    gate.add_permits(1);
+    assert_eq!(end_of(&house, "r4").await.text.as_deref(), Some("4"));
+    assert_eq!(house.said(&main).await, ["u:wait 0", "a:waited 0", "u:say 3", "a:3", "u:say 4", "a:4"]);
+    for run in ["r1", "r2"] {
+        let row = end_of(&house, run).await;
+        assert_eq!((row.status, row.abort_reason.as_deref()), (RunStatus::Aborted, Some("queue-full")));
+        assert_eq!(house.sink.kinds(run), ["aborted queue-full "]);
+    }
+    assert!(house.lanes.session(&main).unwrap().open.is_empty());
+
+    // Summarize: the next turn is told, and answers for them.
+    let (house, main, gate) = crowded(
+        |settings| {
+            settings.queue.mode = QueueMode::Followup;
+            (settings.queue.cap, settings.queue.overflow) = (Some(1), Overflow::Summarize);
+        },
+        3,
+    )
+    .await;
+    // Somebody without the owner's rights is not spoken for: it keeps its own turn.
+    let mut guest = by_person(letter(&main, "g", "say guest"), "slack", "u2");
+    if let Origin::Channel { owner, .. } = &mut guest.from {
+        *owner = false;
+    }
+    house.lanes.accept(guest).await.unwrap();
+    house.lanes.accept(by_person(letter(&main, "r5", "say 5"), "slack", "u1")).await.unwrap();
+    gate.add_permits(1);
+    end_of(&house, "r5").await;
+    assert_eq!(end_of(&house, "r1").await.run_id.as_str(), "r3", "answered by the turn that was told");
+    let said = house.said(&main).await;
+    assert!(said[2].contains("2 earlier messages were left out") && said[2].ends_with("\n- say 1\n- say 2"), "{said:?}");
+    assert_eq!(said[3..], ["u:say 3", "a:3", "u:say guest", "a:guest", "u:say 5", "a:5"], "nobody is overtaken");
+    assert!(house.lanes.session(&main).unwrap().open.is_empty());
+
+    // New: a client is told to come again, what a platform brings is written down and goes.
+    let (house, main, gate) = crowded(
+        |settings| {
+            settings.queue.mode = QueueMode::Followup;
+            (settings.queue.cap, settings.queue.overflow) = (Some(2), Overflow::New);
+        },
+        3,
+    )
+    .await;
+    let busy = house.lanes.accept(letter(&main, "c1", "say c")).await.unwrap_err();
+    assert!(busy.code == FailureCode::Busy && busy.message.contains("messages.queue.cap"), "{busy:?}");
+    assert_eq!(house.lanes.accept(letter(&main, "c2", "/status")).await, Ok(Accepted::Stored), "a command is no crowd");
+    assert_eq!(end_of(&house, "r3").await.abort_reason.as_deref(), Some("queue-full"));
+    assert_eq!(house.lanes.accept(by_person(letter(&main, "r3", "say 3"), "slack", "u1")).await, Ok(Accepted::Duplicate(RunStatus::Aborted)));
+    gate.add_permits(1);
+    end_of(&house, "c2").await;
+    assert_eq!(house.said(&main).await, ["u:wait 0", "a:waited 0", "u:say 1", "a:1", "u:say 2", "a:2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_in_one_breath_are_one_turn() {
+    let change = |settings: &mut clawstead_agent::AgentSettings| {
+        settings.queue.inbound_ms = 1_000;
+        settings.queue.inbound_by_channel.insert("irc".into(), 0);
+    };
+    let house = Build { change, ..Build::default() }.up().await;
+    let main = key("jerry", "main");
+    let began = tokio::time::Instant::now();
+    for (number, pause) in [(1, 600), (2, 600), (3, 0)] {
+        house.lanes.accept(by_person(letter(&main, &format!("r{number}"), &format!("say {number}")), "slack", "u1")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    assert_eq!(end_of(&house, "r1").await.text.as_deref(), Some("3"));
+    assert_eq!(began.elapsed().as_millis(), 2_200, "a second after the last text");
+    assert_eq!(end_of(&house, "r3").await.run_id.as_str(), "r1");
+    assert_eq!(house.said(&main).await, ["u:say 1", "u:say 2", "u:say 3", "a:3"]);
+
+    // Another person, another breath; a command does not wait and ends the waiting; other platforms, other rules.
+    let began = tokio::time::Instant::now();
+    house.lanes.accept(by_person(letter(&main, "a1", "say a"), "slack", "u1")).await.unwrap();
+    house.lanes.accept(by_person(letter(&main, "b1", "say b"), "slack", "u2")).await.unwrap();
+    assert_eq!(end_of(&house, "a1").await.text.as_deref(), Some("a"));
+    assert_eq!(end_of(&house, "b1").await.text.as_deref(), Some("b"));
+    assert_eq!(began.elapsed().as_millis(), 1_000);
+    let began = tokio::time::Instant::now();
+    house.lanes.accept(by_person(letter(&main, "d1", "say d"), "slack", "u1")).await.unwrap();
+    house.lanes.accept(by_person(letter(&main, "d2", "/status"), "slack", "u1")).await.unwrap();
+    end_of(&house, "d2").await;
+    house.send(by_person(letter(&main, "e1", "say e"), "irc", "u1")).await;
+    house.send(letter(&main, "f1", "say f")).await;
+    assert!(began.elapsed().as_millis() < 1_000, "{:?}", began.elapsed());
+    // One who never stops writing is answered all the same.
+    let began = tokio::time::Instant::now();
+    let other = key("jerry", "other");
+    for number in 0..15 {
+        house.lanes.accept(by_person(letter(&other, &format!("x{number}"), "say x"), "slack", "u1")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    assert!(house.brain.texts().iter().any(|ask| ask.first().is_some_and(|line| line == "u:say x")), "{:?}", began.elapsed());
+    end_of(&house, "x14").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn follow_ups_wait_until_nobody_writes() {
+    let (house, main, gate) = crowded(
+        |settings| {
+            settings.queue.mode_by_channel.insert("slack".into(), QueueMode::Collect);
+            settings.queue.debounce_by_channel.insert("slack".into(), 5_000);
+        },
+        1,
+    )
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    gate.add_permits(1);
+    end_of(&house, "r0").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    house.lanes.accept(by_person(letter(&main, "r2", "say 2"), "slack", "u1")).await.unwrap();
+    assert_eq!(end_of(&house, "r2").await.run_id.as_str(), "r1", "collected");
+    assert_eq!(began.elapsed().as_secs(), 8, "five seconds after the last");
+    house.send(by_person(letter(&main, "r3", "say 3"), "slack", "u1")).await;
+    assert_eq!(began.elapsed().as_secs(), 8, "nobody waits in an idle session");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_to_platforms_have_their_prefix() {
+    let change = |settings: &mut clawstead_agent::AgentSettings| {
+        settings.identity.name = Some("Jerry".into());
+        settings.reply_prefix.general = Some("[{identity.name} on {modelFull}]".into());
+    };
+    let house = Build { change, ..Build::default() }.up().await;
+    let main = key("jerry", "main");
+    let mut asked = letter(&main, "r1", "say hi");
+    asked.options.deliver_to = Some(target());
+    let row = house.send(asked).await;
+    assert_eq!(row.text.as_deref(), Some("hi"), "clients and the transcript see the answer itself");
+    assert_eq!(outbox(&house).await[0].body, [clawstead_terms::Part::text("[Jerry on mock/m] hi")]);
+}
+
+/// A letter that waits is stopped while a call runs: the call's intent must be known after a crash all the same.
+#[test]
+fn the_end_of_a_waiting_letter_leaves_open_calls_alone() {
+    use clawstead_terms::{EffectClass, Message, Part, Role, Usage};
+    let mut transcript = clawstead_agent::transcript::Transcript::default();
+    let call = Part::ToolCall { id: "c".into(), name: "exec".into(), arguments: serde_json::json!({}) };
+    let message = Message {
+        id: "m".into(),
+        role: Role::Assistant,
+        parts: vec![call],
+        at: Millis(0),
+        run_id: Some("r1".into()),
+        model: None,
+        usage: None,
+        stop_reason: None,
+        meta: None,
+    };
+    transcript.apply(1, &JournalEvent::Said { message: Box::new(message) });
+    transcript.apply(2, &JournalEvent::ToolIntent { run_id: "r1".into(), call_id: "c".into(), effect_id: "e".into(), class: EffectClass::Once });
+    transcript.apply(3, &JournalEvent::RunEnded { run_id: "r2".into(), at: Millis(0), end: RunEnd::Aborted { reason: "rpc".into() }, usage: Usage::default() });
+    assert_eq!(transcript.progress(&"r1".into()).2[0].intent, Some(("e".into(), EffectClass::Once)));
+}

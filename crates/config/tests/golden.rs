@@ -274,6 +274,7 @@ fn no_file_is_the_defaults() {
     let c = Config::defaults(&paths(), &Env::from_pairs([("HOME", "/root")]));
     assert_eq!((c.gateway.port, c.gateway.bind, ids(&c)), (18789, Bind::Loopback, vec!["main"]));
     assert!(c.gateway.mode.is_none() && !c.file_exists);
+    assert_eq!((c.messages.queue_cap, c.messages.queue_debounce_ms, c.messages.inbound_debounce_ms), (None, 0, 0));
 }
 
 #[test]

@@ -123,7 +123,8 @@ fn agent_settings(config: &Config, one: &Agent) -> AgentSettings {
     settings.skills.clone_from(&one.skills);
     settings.skill_dirs = std::iter::once(config.paths.state_dir.join("skills")).chain(config.skills.extra_dirs.iter().cloned()).collect();
     settings.tool_settings = Arc::new(one.tools.0.clone());
-    settings.queue_mode = config.messages.queue_mode;
+    settings.queue = queue_rules(&config.messages);
+    settings.reply_prefix = reply_prefix(config);
     settings.reset = reset_plan(&config.session);
     settings.reset_triggers.clone_from(&config.session.reset_triggers);
     settings.compaction = compaction;
@@ -145,6 +146,37 @@ fn reset_plan(session: &config::SessionConfig) -> agent::reset::ResetPlan {
     let rules = |rule: &config::ResetRule| agent::reset::ResetRules { daily_at_hour: rule.daily_at_hour, idle_minutes: rule.idle_minutes };
     let all = |by: &BTreeMap<String, config::ResetRule>| by.iter().map(|(name, rule)| (name.clone(), rules(rule))).collect();
     agent::reset::ResetPlan { general: rules(&session.reset), by_type: all(&session.reset_by_type), by_channel: all(&session.reset_by_channel) }
+}
+
+fn queue_rules(messages: &config::MessagesConfig) -> agent::queue::QueueRules {
+    use agent::queue::{Overflow, QueueRules};
+    QueueRules {
+        mode: messages.queue_mode,
+        mode_by_channel: messages.queue_by_channel.clone(),
+        cap: messages.queue_cap.map(|cap| cap as usize),
+        overflow: match messages.queue_drop.as_str() {
+            "old" => Overflow::Old,
+            "new" => Overflow::New,
+            _ => Overflow::Summarize,
+        },
+        debounce_ms: messages.queue_debounce_ms,
+        debounce_by_channel: messages.queue_debounce_by_channel.clone(),
+        inbound_ms: messages.inbound_debounce_ms,
+        inbound_by_channel: messages.inbound_debounce_by_channel.clone(),
+    }
+}
+
+/// `responsePrefix` of messages, platforms and accounts.
+fn reply_prefix(config: &Config) -> agent::prefix::ReplyPrefix {
+    let mut by_place = BTreeMap::new();
+    let text = |block: &Value| block.get("responsePrefix").and_then(Value::as_str).map(str::to_owned);
+    for (channel, block) in &config.channels.blocks {
+        by_place.extend(text(block).map(|prefix| (channel.clone(), prefix)));
+        for (account, own) in block.get("accounts").and_then(Value::as_object).into_iter().flatten() {
+            by_place.extend(text(own).map(|prefix| (format!("{channel}/{account}"), prefix)));
+        }
+    }
+    agent::prefix::ReplyPrefix { general: config.messages.response_prefix.clone(), by_place }
 }
 
 /// `params` without what has a place of its own.

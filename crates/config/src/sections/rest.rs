@@ -319,12 +319,13 @@ pub struct MessagesConfig {
     pub queue_mode: clawstead_terms::QueueMode,
     /// By platform.
     pub queue_by_channel: BTreeMap<String, clawstead_terms::QueueMode>,
-    /// Wait for more before a follow-up; default 500.
+    /// Wait for more before a follow-up; default 0.
     pub queue_debounce_ms: u64,
     /// By platform.
     pub queue_debounce_by_channel: BTreeMap<String, u64>,
-    /// Waiting messages at most; default 20.
-    pub queue_cap: u32,
+    /// Waiting messages at most; none (the default) means that only the inbox bounds hold: what was accepted is not
+    /// left out unless somebody wants it.
+    pub queue_cap: Option<u32>,
     /// `old`, `new`, `summarize` (default).
     pub queue_drop: String,
     /// Wait for more before a first message is handed over; default 0.
@@ -361,9 +362,9 @@ pub(crate) fn messages(cx: &Cx<'_>) -> MessagesConfig {
     MessagesConfig {
         queue_mode: q.at("mode").str().and_then(queue_mode).unwrap_or_default(),
         queue_by_channel: q.at("byChannel").map().filter_map(|(k, v)| Some((k.to_lowercase(), queue_mode(v.str()?)?))).collect(),
-        queue_debounce_ms: q.at("debounceMs").u64().unwrap_or(500),
+        queue_debounce_ms: q.at("debounceMs").u64().unwrap_or(0),
         queue_debounce_by_channel: times(q.at("debounceMsByChannel")),
-        queue_cap: u32_or(q.at("cap"), 20).max(1),
+        queue_cap: q.at("cap").u64().map(|n| u32::try_from(n).unwrap_or(u32::MAX).max(1)),
         queue_drop: q.at("drop").word().unwrap_or_else(|| "summarize".into()),
         inbound_debounce_ms: m.path("inbound.debounceMs").u64().unwrap_or(0),
         inbound_debounce_by_channel: times(m.path("inbound.byChannel")),
