@@ -213,6 +213,25 @@ pub async fn run(keeper: &Keeper, config: &Arc<Config>, world: &World) -> Result
 /// # Errors
 /// As [`run`].
 pub async fn run_with(keeper: &Keeper, config: &Arc<Config>, world: &World, looks: Looks) -> Result<Report, Failure> {
+    run_watched(keeper, config, world, Pace { looks, limit: LIMIT, watch: &|_, _| () }).await
+}
+
+/// How an import goes about it.
+pub struct Pace<'a> {
+    /// Whether it looks again at what is done.
+    pub looks: Looks,
+    /// Sessions that are not begun by then wait for the next import.
+    pub limit: Duration,
+    /// Hears after each session how many of how many are done.
+    pub watch: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+/// As [`run_with`], at a pace of one's own.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_watched(keeper: &Keeper, config: &Arc<Config>, world: &World, pace: Pace<'_>) -> Result<Report, Failure> {
+    let looks = pace.looks;
     let mark: Option<Mark> = keeper.get(&Unit::Global, Table::Meta, MARK_KEY).await?;
     let all: Vec<AgentId> = config.agents.list.iter().map(|one| one.id.clone()).collect();
     let (agents, house) = match &mark {
@@ -245,7 +264,7 @@ pub async fn run_with(keeper: &Keeper, config: &Arc<Config>, world: &World, look
     if house == House::Too {
         store_house(keeper, config, world, &read, &mut report).await?;
     }
-    let complete = store_sessions(keeper, world, read.sessions, &mut report).await?;
+    let complete = store_sessions(keeper, world, read.sessions, &mut report, &pace).await?;
     let mut done = mark.map(|mark| mark.agents).unwrap_or_default();
     done.extend(found.agents.iter().map(|sources| sources.agent.clone()).filter(|agent| complete.get(agent).copied().unwrap_or(true)));
     done.sort();
@@ -570,11 +589,11 @@ async fn store_house(keeper: &Keeper, config: &Config, world: &World, read: &Rea
 }
 
 /// Stores sessions until the time is over. Answers for each agent whether all of its sessions are in.
-async fn store_sessions(keeper: &Keeper, world: &World, planned: Vec<Planned>, report: &mut Report) -> Result<BTreeMap<AgentId, bool>, Failure> {
-    let began = tokio::time::Instant::now();
+async fn store_sessions(keeper: &Keeper, world: &World, planned: Vec<Planned>, report: &mut Report, pace: &Pace<'_>) -> Result<BTreeMap<AgentId, bool>, Failure> {
+    let (began, total) = (tokio::time::Instant::now(), planned.len());
     let mut complete: BTreeMap<AgentId, bool> = BTreeMap::new();
     let mut taken = BTreeMap::new();
-    for one in planned {
+    for (done, one) in planned.into_iter().enumerate() {
         let agent = one.row.agent_id.clone();
         let unit = Unit::Agent(agent.clone());
         if keeper.claims.get(&unit).is_none() {
@@ -582,7 +601,7 @@ async fn store_sessions(keeper: &Keeper, world: &World, planned: Vec<Planned>, r
             continue;
         }
         let all = complete.entry(agent.clone()).or_insert(true);
-        if began.elapsed() > LIMIT {
+        if began.elapsed() > pace.limit {
             *all = false;
             report.waiting += 1;
             continue;
@@ -599,6 +618,7 @@ async fn store_sessions(keeper: &Keeper, world: &World, planned: Vec<Planned>, r
             Done::There => report.already += 1,
             Done::Not => {}
         }
+        (pace.watch)(done + 1, total);
     }
     Ok(complete)
 }

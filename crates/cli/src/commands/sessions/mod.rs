@@ -2,6 +2,7 @@
 
 mod change;
 mod get;
+mod import;
 mod list;
 
 use clap::Subcommand;
@@ -52,6 +53,8 @@ enum Verb {
     Compact(change::CompactArgs),
     /// Remove old and broken entries
     Cleanup(change::CleanupArgs),
+    /// Take over what an older OpenClaw left in this state folder
+    Import(import::Args),
     /// Write a session as JSON lines
     Export(get::ExportArgs),
 }
@@ -68,6 +71,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Some(Verb::Delete(args)) => change::delete(&args, cx),
         Some(Verb::Compact(args)) => change::compact(&args, cx),
         Some(Verb::Cleanup(args)) => change::cleanup(&args, cx),
+        Some(Verb::Import(args)) => import::run(&args, cx),
         Some(Verb::Export(args)) => get::export(&args, cx),
     }
 }
