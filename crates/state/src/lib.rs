@@ -4,6 +4,7 @@
 mod batch;
 pub mod conformance;
 mod copy;
+pub mod keeper;
 mod lock;
 mod memory;
 pub mod postgres;
