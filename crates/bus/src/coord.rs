@@ -59,7 +59,8 @@ pub enum Change {
     /// The key is gone.
     Delete(String),
     /// The store does not answer. Nothing is known until the next `Snapshot`; a count of somebody's silence
-    /// starts again.
+    /// starts again. The reverse does not hold: a watch that is silent may wait for a server that hangs, so whoever
+    /// acts on somebody's silence reads the key again first.
     Lost(String),
 }
 
@@ -160,7 +161,7 @@ pub trait Coord: Send + Sync {
     async fn put(&self, key: &str, value: Bytes) -> Result<Version, CoordError>;
 
     /// All operations, if all checks hold; else none. At most [`TXN_OPS_MAX`] checks and operations together, no key
-    /// in two operations, and all values together at most [`VALUE_MAX`] bytes.
+    /// in two operations, and all of it at most [`TXN_BYTES_MAX`] bytes.
     async fn txn(&self, checks: &[Check], ops: &[Op]) -> Result<(), CasError>;
 
     /// Removes the key if its version is `expect`, or whatever it is when `None`. Not there is no error.
@@ -186,6 +187,9 @@ pub const VALUE_MAX: usize = 380 * 1024;
 
 /// Checks and operations of one transaction (Consul's own limit is 64).
 pub const TXN_OPS_MAX: usize = 64;
+
+/// Bytes of one transaction, values counted in base64 (Consul's own limit).
+pub const TXN_BYTES_MAX: usize = 512 * 1024;
 
 /// Bytes a key may have.
 pub const KEY_MAX: usize = 512;

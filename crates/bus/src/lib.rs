@@ -6,9 +6,14 @@
 //! [`Coord::put_if`] and on the fence of the state store; delivery rests on receipts between the two ends.
 
 pub mod conformance;
+pub mod consul;
 pub mod coord;
+pub mod faulty;
+mod hand_back;
 pub mod mail;
 pub mod memory;
+pub mod nats;
+pub mod redis;
 pub mod rules;
 
 pub use coord::{CasError, Change, Check, Coord, CoordError, Entry, Member, Op, Version};

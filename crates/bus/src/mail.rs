@@ -24,7 +24,7 @@ pub struct Sealed {
 /// One address, one subscriber at a time; after a take-over the next owner subscribes and gets what was not settled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MailBox {
-    /// Letters for a unit: `agents/<id>` or `chan.<channel>.<account>`.
+    /// Letters for a unit: the agent's id (`bobby`), or `chan.<channel>.<account>`.
     Unit(String),
     /// Receipts and control mail for a gateway.
     Gateway(String),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::{
     Check, CoordError, Op,
-    coord::{KEY_MAX, TXN_OPS_MAX, VALUE_MAX},
+    coord::{KEY_MAX, TXN_BYTES_MAX, TXN_OPS_MAX, VALUE_MAX},
 };
 
 /// A key of one value.
 ///
 /// # Errors
-/// [`CoordError::Invalid`] when it is empty, too long, begins with a slash or holds control characters.
+/// [`CoordError::Invalid`] when it is empty, and as [`prefix`].
 pub fn key(key: &str) -> Result<(), CoordError> {
     if key.is_empty() {
         return Err(CoordError::Invalid("a key is empty".into()));
@@ -21,13 +21,19 @@ pub fn key(key: &str) -> Result<(), CoordError> {
 /// The beginning of keys, which may be empty.
 ///
 /// # Errors
-/// [`CoordError::Invalid`] when it is too long, begins with a slash or holds control characters.
+/// [`CoordError::Invalid`] when it is too long, begins with a slash, has an empty part or one of dots only, or holds
+/// control characters.
 pub fn prefix(key: &str) -> Result<(), CoordError> {
     if key.starts_with('/') {
         return Err(CoordError::Invalid(format!("the key {key:?} begins with a slash: leave it out")));
     }
     if key.len() > KEY_MAX {
         return Err(CoordError::Invalid(format!("a key has {} bytes, at most {KEY_MAX} are carried", key.len())));
+    }
+    // Engines that are asked over HTTP would put such a path in order and look elsewhere.
+    let parts = || key.trim_end_matches('/').split('/');
+    if key.contains("//") || parts().any(|part| part == "." || part == "..") {
+        return Err(CoordError::Invalid(format!("the key {key:?} has an empty part, or one of dots only")));
     }
     if key.chars().any(char::is_control) {
         return Err(CoordError::Invalid(format!("the key {key:?} holds control characters")));
@@ -65,18 +71,27 @@ pub fn txn(checks: &[Check], ops: &[Op]) -> Result<(), CoordError> {
             return Err(CoordError::Invalid(format!("a transaction checks {:?} twice", check.key)));
         }
     }
-    let (mut seen, mut bytes) = (BTreeSet::new(), 0);
+    let (mut seen, mut bytes) = (BTreeSet::new(), checks.iter().map(|check| carried(&check.key, 0)).sum::<usize>());
     for op in ops {
         let (name, size) = match op {
             Op::Put { key, value } => (key, value.len()),
             Op::Delete { key } => (key, 0),
         };
         key(name)?;
-        bytes += size;
-        value(name, bytes)?;
+        value(name, size)?;
+        bytes += carried(name, size);
+        if bytes > TXN_BYTES_MAX {
+            return Err(CoordError::Invalid(format!("a transaction has {bytes} bytes in base64, at most {TXN_BYTES_MAX} are carried")));
+        }
         if !seen.insert(name) {
             return Err(CoordError::Invalid(format!("a transaction writes {name:?} twice")));
         }
     }
     Ok(())
+}
+
+/// Bytes one part of a transaction has on the way: its value in base64, its key, and what surrounds them.
+fn carried(key: &str, value: usize) -> usize {
+    const AROUND: usize = 110;
+    value.div_ceil(3) * 4 + key.len() + AROUND
 }

@@ -100,6 +100,7 @@ pub async fn coord(rig: &dyn Rig, salt: &str) -> Result<usize, String> {
         coord_basics::keys_are_written_read_and_removed,
         coord_basics::a_write_needs_the_version_it_names,
         coord_basics::one_of_many_writers_wins,
+        coord_basics::of_equal_writers_one_wins,
         coord_basics::no_increment_is_lost,
         coord_basics::what_one_wrote_all_see,
         coord_basics::a_transaction_happens_whole_or_not_at_all,

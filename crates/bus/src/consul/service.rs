@@ -1,0 +1,57 @@
+//! Gateways as services of Consul's catalogue, with a check that turns critical when they are silent: for DNS, routers
+//! and people. Registrations belong to one agent; when another one is asked, they are made there.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::client::{Ask, Client, in_path};
+use crate::{CoordError, Member};
+
+/// A service whose check stays critical for this long is removed by Consul: long enough to see what died.
+const REMOVED_AFTER: &str = "24h";
+/// Bytes of a note that are kept: what Consul shows.
+const NOTE_MAX: usize = 4096;
+
+pub(super) async fn register(client: &Client, me: &Member) -> Result<(), CoordError> {
+    let body = json!({
+        "ID": me.id,
+        "Name": me.service,
+        "Address": me.address,
+        "Port": me.port,
+        "Tags": me.tags,
+        "Meta": me.meta,
+        "EnableTagOverride": false,
+        "Check": {
+            "CheckID": check(me),
+            "Name": "the gateway is alive",
+            "TTL": format!("{}ms", me.check_ttl.as_millis()),
+            "DeregisterCriticalServiceAfter": REMOVED_AFTER,
+        },
+    });
+    let answer = client.ask(Ask::put("/v1/agent/service/register", body.to_string())).await?;
+    if answer.status == StatusCode::OK { Ok(()) } else { Err(client.odd(&format!("status {} to a registration", answer.status))) }
+}
+
+pub(super) async fn beat(client: &Client, me: &Member, note: &str) -> Result<(), CoordError> {
+    let note: String = note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= NOTE_MAX).map(|(_, c)| c).collect();
+    let ask = Ask::put(format!("/v1/agent/check/update/{}", in_path(&check(me))), json!({"Status": "passing", "Output": note}).to_string());
+    match client.ask(ask.clone()).await {
+        Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
+        // An agent that was restarted without its data, or another one than before. Consul 1.8 says 500, later ones 404.
+        Ok(_) => {}
+        Err(fault) if fault.err.to_string().contains("TTL") || fault.err.to_string().contains("nknown check") => {}
+        Err(fault) => return Err(fault.err),
+    }
+    register(client, me).await?;
+    let answer = client.ask(ask).await?;
+    if answer.status == StatusCode::OK { Ok(()) } else { Err(client.odd(&format!("status {} to a sign of life", answer.status))) }
+}
+
+pub(super) async fn deregister(client: &Client, me: &Member) -> Result<(), CoordError> {
+    // Unknown is as good as removed.
+    client.ask(Ask::put(format!("/v1/agent/service/deregister/{}", in_path(&me.id)), "")).await.map(|_| ()).map_err(Into::into)
+}
+
+fn check(me: &Member) -> String {
+    format!("service:{}", me.id)
+}
