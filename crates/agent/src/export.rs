@@ -3,19 +3,33 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use clawstead_state::read_journal_json;
-use clawstead_terms::{Failure, JournalEvent, Message, Millis, Part, Role, SessionKey, StopReason, Usage};
+use clawstead_terms::{Failure, JournalEvent, Message, Millis, Part, Role, SessionId, SessionKey, StopReason, Usage};
 
 use crate::{SessionRow, lanes::Lanes};
 
 /// Journal lines read at once.
 const PAGE: usize = 200;
 
+/// A page of an export ends after so many bytes, so that it fits into one frame of the protocol with room to spare;
+/// one line that is larger is a page of its own.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A piece of an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportPage {
+    /// JSON lines without line ends; the first page begins with the header.
+    pub lines: Vec<String>,
+    /// For the next page; none at the end.
+    pub next: Option<String>,
+}
+
 /// Turns journal lines into transcript lines, one after the other.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Lines {
     parent: Option<String>,
     model: Option<String>,
@@ -28,31 +42,75 @@ impl Lanes {
     /// # Errors
     /// `NotFound` for an unknown session; when the store cannot be read.
     pub async fn export_jsonl(&self, key: &SessionKey, out: &mut (dyn FnMut(String) + Send)) -> Result<u64, Failure> {
+        let (mut count, mut cursor) = (0, None);
+        loop {
+            let page = self.export_page(key, cursor.as_deref()).await?;
+            for mut line in page.lines {
+                line.push('\n');
+                out(line);
+                count += 1;
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// A piece of the same file: the first without a cursor, each next one with the cursor of the piece before. What
+    /// is said meanwhile comes with the last piece.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session, `InvalidRequest` for a cursor that is none; when the store cannot be read.
+    pub async fn export_page(&self, key: &SessionKey, cursor: Option<&str>) -> Result<ExportPage, Failure> {
         let room = self.room(&key.agent())?;
         let row = room.row(key).ok_or_else(|| Failure::not_found(format!("there is no session {key}")))?;
-        let cwd = self.settings(&row.agent_id).map(|settings| settings.workspace.display().to_string()).unwrap_or_default();
-        out(line(&header(&row, &cwd)));
-        let mut count = 1;
-        let mut lines = Lines::default();
-        let mut from = row.reset_seq + 1;
+        let mut out = ExportPage::default();
+        let (mut from, mut lines) = match cursor {
+            Some(text) => {
+                let at: Place = serde_json::from_str(text).map_err(|_| Failure::invalid("the cursor is not one of an earlier page"))?;
+                if at.session != row.session_id || at.reset != row.reset_seq {
+                    return Err(Failure::invalid("the conversation began afresh since the first page").with_hint("export it again"));
+                }
+                (at.from, at.lines)
+            }
+            None => {
+                let cwd = self.settings(&row.agent_id).map(|settings| settings.workspace.display().to_string()).unwrap_or_default();
+                out.lines.push(header(&row, &cwd).to_string());
+                (row.reset_seq + 1, Lines::default())
+            }
+        };
+        let mut bytes = 0;
         loop {
             let page = read_journal_json::<JournalEvent>(&*self.parts.store, &room.unit, row.session_id.as_str(), from, PAGE).await.map_err(Failure::from)?;
-            let Some((last, _)) = page.last() else { return Ok(count) };
-            from = last + 1;
-            for (_, event) in &page {
+            if page.is_empty() {
+                return Ok(out);
+            }
+            for (seq, event) in &page {
+                if bytes >= PAGE_BYTES_MAX {
+                    let place = Place { session: row.session_id.clone(), reset: row.reset_seq, from: *seq, lines };
+                    out.next = Some(serde_json::to_string(&place).map_err(|err| Failure::internal(err.to_string()))?);
+                    return Ok(out);
+                }
+                from = seq + 1;
                 for entry in lines.entries(event) {
-                    out(line(&entry));
-                    count += 1;
+                    let line = entry.to_string();
+                    bytes += line.len();
+                    out.lines.push(line);
                 }
             }
         }
     }
 }
 
-fn line(value: &Value) -> String {
-    let mut text = value.to_string();
-    text.push('\n');
-    text
+/// Where a page ended, as the cursor says it.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    session: SessionId,
+    reset: u64,
+    from: u64,
+    #[serde(flatten)]
+    lines: Lines,
 }
 
 fn header(row: &Arc<SessionRow>, cwd: &str) -> Value {

@@ -37,7 +37,8 @@ mod spawn;
 
 pub use accept::BODY_BYTES_MAX;
 pub use begin::ATTEMPTS_MAX;
+pub use export::ExportPage;
 pub use history::{HISTORY_MAX, History, HistoryItem, HistoryPage};
 pub use lanes::{Adopted, Lanes, Parts, Stopped, is_conflict};
-pub use sessions::{ArchiveFilter, Compaction, Deleted, SessionFilter, SessionPage, SessionPatch};
+pub use sessions::{ArchiveFilter, Committed, Compaction, Deleted, SessionFilter, SessionPage, SessionPatch};
 pub use spawn::{Announce, Spawn, Spawned};

@@ -112,7 +112,45 @@ pub struct Deleted {
     pub deleted: bool,
 }
 
+/// Up to where a session is settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// The row now.
+    pub row: Arc<SessionRow>,
+    /// Runs that were open at the call.
+    pub runs: usize,
+    /// Those of them that have not ended in time; empty means that everything accepted before the call is settled.
+    pub open: Vec<RunId>,
+    /// Lines of the journal, all durable.
+    pub lines: u64,
+}
+
 impl Lanes {
+    /// Waits until the run of every letter that this session had accepted before the call has ended, at most `limit`:
+    /// what came of it is durable then.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session; when the store cannot be read.
+    pub async fn settled(&self, key: &SessionKey, limit: std::time::Duration) -> Result<Committed, Failure> {
+        let until = tokio::time::Instant::now() + limit;
+        let room = self.room(&key.agent())?;
+        // Under the lock of the desk: a letter whose `ok` was said is in the row.
+        let before: Vec<RunId> = {
+            let (_session, desk) = self.known_desk(&room, key).await?;
+            desk.row.open.iter().map(|open| open.run_id.clone()).collect()
+        };
+        let mut open = Vec::new();
+        for run in &before {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            if self.wait(run, left).await?.is_none() {
+                open.push(run.clone());
+            }
+        }
+        let row = room.row(key).ok_or_else(|| Failure::not_found(format!("there is no session {key}")))?;
+        let lines = self.parts.store.journal_end(&room.unit, row.session_id.as_str()).await.map_err(Failure::from)?;
+        Ok(Committed { row, runs: before.len(), open, lines })
+    }
+
     /// A session's row.
     #[must_use]
     pub fn session(&self, key: &SessionKey) -> Option<Arc<SessionRow>> {

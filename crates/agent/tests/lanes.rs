@@ -905,3 +905,59 @@ fn the_end_of_a_waiting_letter_leaves_open_calls_alone() {
     transcript.apply(3, &JournalEvent::RunEnded { run_id: "r2".into(), at: Millis(0), end: RunEnd::Aborted { reason: "rpc".into() }, usage: Usage::default() });
     assert_eq!(transcript.progress(&"r1".into()).2[0].intent, Some(("e".into(), EffectClass::Once)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_waits_for_what_was_accepted_before_it() {
+    let (house, gate) = gated().await;
+    let main = key("jerry", "main");
+    assert_eq!(house.lanes.settled(&main, Duration::from_secs(1)).await.unwrap_err().code, FailureCode::NotFound);
+    for run in ["r1", "r2"] {
+        house.lanes.accept(followup(letter(&main, run, &format!("wait {run}")))).await.unwrap();
+    }
+    let late = house.lanes.settled(&main, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((late.runs, late.open.len()), (2, 2), "the time is over, nothing is settled");
+    let barrier = tokio::spawn({
+        let (lanes, main) = (house.lanes.clone(), main.clone());
+        async move { lanes.settled(&main, Duration::from_secs(600)).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    house.lanes.accept(followup(letter(&main, "after", "wait after"))).await.unwrap();
+    gate.add_permits(1);
+    end_of(&house, "r1").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!barrier.is_finished());
+    gate.add_permits(1);
+    let done = barrier.await.unwrap();
+    assert_eq!((done.runs, done.open.len()), (2, 0), "what came after the call is not waited for");
+    assert!(end_of(&house, "r2").await.is_over() && house.lanes.session(&main).unwrap().open.len() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_session_is_exported_whole_page_by_page() {
+    let house = up().await;
+    let main = key("jerry", "main");
+    let long = "x".repeat(200_000);
+    for number in 0..50 {
+        house.send(letter(&main, &format!("r{number}"), &format!("say {number} {long}"))).await;
+    }
+    let (mut cursor, mut pages, mut ids) = (None::<String>, 0, Vec::new());
+    loop {
+        let page = house.lanes.export_page(&main, cursor.as_deref()).await.unwrap();
+        pages += 1;
+        assert!(page.lines.iter().map(String::len).sum::<usize>() < 5 << 20);
+        ids.extend(page.lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    assert!(pages > 2, "{pages} pages");
+    assert_eq!(ids.iter().filter(|line| line["type"] == "message").count(), 100);
+    for pair in ids[1..].windows(2) {
+        assert_eq!(pair[1]["parentId"], pair[0]["id"], "one chain over all pages");
+    }
+    let old = cursor.unwrap();
+    house.lanes.reset(&main, "rpc").await.unwrap();
+    assert_eq!(house.lanes.export_page(&main, Some(&old)).await.unwrap_err().code, FailureCode::InvalidRequest);
+    assert_eq!(house.lanes.export_page(&main, Some("junk")).await.unwrap_err().code, FailureCode::InvalidRequest);
+}

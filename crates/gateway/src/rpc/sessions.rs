@@ -13,9 +13,10 @@ use clawstead_wire::{
     methods::{
         chat::RunAck,
         sessions::{
-            CatalogParams, CleanupParams, CompactParams, CreateParams, DeleteParams, DescribeParams, GetParams, GroupsDeleteParams, GroupsPutParams,
-            GroupsRenameParams, KeyParams, ListParams, MessagesSubscribeParams, PatchParams, PreviewParams, ResetParams, ResetReason, ResolveParams, Resolved,
-            SearchParams, SessionAbortParams, SessionKeyParams, SessionSendParams, SessionSort, SessionsApi, UsageParams, Viewers, ViewersParams,
+            CatalogParams, CleanupParams, CommitParams, CompactParams, CreateParams, DeleteParams, DescribeParams, ExportParams, GetParams, GroupsDeleteParams,
+            GroupsPutParams, GroupsRenameParams, KeyParams, ListParams, MessagesSubscribeParams, PatchParams, PreviewParams, ResetParams, ResetReason,
+            ResolveParams, Resolved, SearchParams, SessionAbortParams, SessionKeyParams, SessionSendParams, SessionSort, SessionsApi, UsageParams, Viewers,
+            ViewersParams,
         },
         system::Nothing,
     },
@@ -33,6 +34,10 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
 /// How long a caller waits for a compaction; it goes on by itself afterwards.
 const COMPACT_WAIT: Duration = Duration::from_secs(300);
+/// How long `sessions.commit` waits when the caller does not say.
+const COMMIT_WAIT: Duration = Duration::from_secs(30);
+/// How long it waits at most.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// The row of the groups.
 const GROUPS_KEY: &str = "session-groups";
 
@@ -310,8 +315,41 @@ impl SessionsApi<Cx> for SessionsRpc {
             return Ok(json!({"messages": []}));
         }
         let limit = params.limit.as_ref().and_then(Value::as_u64).map_or(200, |n| usize::try_from(n).unwrap_or(200));
-        let page = self.chat.desk.lanes().history(&key, HistoryPage::Newest { limit, skip: 0 }).await.map_err(ErrorShape::from)?;
-        Ok(json!({"messages": page.items.iter().flat_map(|item| messages_json(&item.message, item.position)).collect::<Vec<_>>()}))
+        let skip = usize::try_from(params.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+        let page = self.chat.desk.lanes().history(&key, HistoryPage::Newest { limit, skip }).await.map_err(ErrorShape::from)?;
+        let messages: Vec<Value> = page.items.iter().flat_map(|item| messages_json(&item.message, item.position)).collect();
+        let mut out = json!({"messages": messages});
+        if page.more {
+            out["hasMore"] = json!(true);
+            out["nextOffset"] = json!(skip + page.items.len());
+        }
+        Ok(out)
+    }
+
+    async fn export(&self, cx: &Cx, params: ExportParams) -> Result<Value, ErrorShape> {
+        let key = self.key(&params.key, params.agent_id.as_deref())?;
+        if !self.visible(cx, self.known(&key)?.as_ref()) {
+            return Err(ErrorShape::invalid(format!("session not found: {key}")));
+        }
+        let page = self.chat.desk.lanes().export_page(&key, params.cursor.as_deref()).await.map_err(ErrorShape::from)?;
+        Ok(json!({"key": key, "lines": page.lines, "next": page.next}))
+    }
+
+    async fn commit(&self, cx: &Cx, params: CommitParams) -> Result<Value, ErrorShape> {
+        let key = self.key(&params.key, params.agent_id.as_deref())?;
+        if !self.visible(cx, self.known(&key)?.as_ref()) {
+            return Err(ErrorShape::invalid(format!("session not found: {key}")));
+        }
+        if cx.caller.session.as_ref() == Some(&key) {
+            return Err(ErrorShape::invalid("a session cannot wait for its own turn: its end would never come"));
+        }
+        let limit = params.timeout_ms.map_or(COMMIT_WAIT, Duration::from_millis).min(COMMIT_WAIT_MAX);
+        let done = self.chat.desk.lanes().settled(&key, limit).await.map_err(ErrorShape::from)?;
+        Ok(json!({
+            "ok": done.open.is_empty(), "key": key, "sessionId": done.row.session_id, "updatedAt": done.row.updated_at,
+            "lifecycleRevision": done.row.lifecycle_revision, "durable": true, "settled": done.open.is_empty(), "runs": done.runs,
+            "open": done.open, "lines": done.lines, "messages": done.row.message_count,
+        }))
     }
 
     async fn branches_list(&self, _: &Cx, _: SessionKeyParams) -> Result<Value, ErrorShape> {

@@ -73,7 +73,11 @@ params! {
     /// For `sessions.describe`.
     DescribeParams { key: text, agent_id?: text, include_derived_titles?: bool, include_last_message?: bool }
     /// For `sessions.get`.
-    GetParams { key: text, limit?: Value, agent_id?: Value }
+    GetParams { key: text, limit?: Value, agent_id?: Value, offset?: int }
+    /// For `sessions.export`. `cursor` is the `next` of the page before.
+    ExportParams { key: text, agent_id?: text, cursor?: text }
+    /// For `sessions.commit`. Without a time the call waits 30 s.
+    CommitParams { key: text, agent_id?: text, timeout_ms?: int }
     /// For `sessions.resolve`.
     #[derive(Default)]
     ResolveParams {
@@ -276,8 +280,12 @@ methods! {
         Describe: "sessions.describe" => fn describe(DescribeParams) -> Value, scope: Read;
         /// The key of a session found by key, id or label.
         Resolve: "sessions.resolve" => fn resolve(ResolveParams) -> Resolved, scope: Read, flags: [HIDDEN];
-        /// Messages of a session.
+        /// Messages of a session; with `offset` the page before so many of the newest.
         Get: "sessions.get" => fn get(GetParams) -> Value, scope: Read, flags: [HIDDEN];
+        /// A session as lines of a transcript file, page by page: `{lines, next}`.
+        Export: "sessions.export" => fn export(ExportParams) -> Value, scope: Read, flags: [HIDDEN];
+        /// Answers when everything that the session had accepted before is settled.
+        Commit: "sessions.commit" => fn commit(CommitParams) -> Value, scope: Read, flags: [HIDDEN];
         /// Branches of a transcript; we keep one.
         BranchesList: "sessions.branches.list" => fn branches_list(SessionKeyParams) -> Value, scope: Read;
         /// Makes a session, and starts a run when it has a message.

@@ -14,7 +14,7 @@ use crate::{
     rpc::{self, Connect},
 };
 
-/// Make sure that a session is on disk, and say up to where.
+/// Wait until everything a session accepted is settled and on disk.
 #[derive(clap::Args)]
 pub struct CommitArgs {
     /// Agent
@@ -22,6 +22,9 @@ pub struct CommitArgs {
     /// Session key or `main`
     #[arg(default_value = "main")]
     session: String,
+    /// Seconds to wait for runs that are going
+    #[arg(long, default_value_t = 30, value_name = "S")]
+    timeout: u32,
     /// JSON
     #[arg(long)]
     json: bool,
@@ -116,23 +119,26 @@ pub struct CleanupArgs {
     json: bool,
 }
 
-/// `sessions commit`. Everything the gateway acknowledged is on disk already; this reads it back and says how much.
+/// `sessions commit`: a barrier. It answers when the runs of all letters that the session had accepted before have
+/// ended and their outcome is on disk; exit 1 when the time is over first.
 pub fn commit(args: &CommitArgs, cx: &Cx) -> Outcome {
     let key = full_key(Some(&args.agent), &args.session);
-    let found = rpc::call(cx, &Connect::configured(None), 10_000, "sessions.describe", json!({"key": key}))?;
-    let session =
-        found.get("session").filter(|s| !s.is_null()).cloned().ok_or_else(|| Fail::new(format!("There is no session {key}.")).hint("openclaw sessions"))?;
-    let answer = json!({"ok": true, "key": key, "sessionId": session["sessionId"], "updatedAt": session["updatedAt"], "durable": true, "lifecycleRevision": session["lifecycleRevision"]});
+    let wait = u64::from(args.timeout).saturating_mul(1_000);
+    let answer = rpc::call(cx, &Connect::configured(None), wait.saturating_add(10_000), "sessions.commit", json!({"key": key, "timeoutMs": wait}))?;
+    let open = list(&answer, "open").len();
     if args.json {
         print::json(&answer);
-    } else {
+    } else if open == 0 {
         print::line(&format!(
-            "{key} is durable (session {}, last change {}).",
-            text(&session, "sessionId"),
-            crate::format::relative(number(&session, "updatedAt"))
+            "{key} is settled and durable (session {}, {} messages, last change {}).",
+            text(&answer, "sessionId"),
+            number(&answer, "messages").unwrap_or_default(),
+            crate::format::relative(number(&answer, "updatedAt"))
         ));
+    } else {
+        print::line(&format!("{key} is durable, but {open} runs have not ended after {} s; they go on.", args.timeout));
     }
-    Ok(0)
+    Ok(u8::from(open > 0))
 }
 
 /// `sessions archive`.

@@ -13,6 +13,9 @@ use crate::{
     rpc::{self, Connect},
 };
 
+/// How long a page of an export may take, in milliseconds.
+const PAGE_MS: u64 = 60_000;
+
 /// The conversation of a session.
 #[derive(clap::Args)]
 pub struct Args {
@@ -114,20 +117,32 @@ fn show(message: &Value) {
 /// `sessions export`.
 pub fn export(args: &ExportArgs, cx: &Cx) -> Outcome {
     let key = key_of(cx, &args.what)?;
-    let found = history(cx, &key, 1_000)?;
     let mut out: Box<dyn std::io::Write> = match &args.output {
         Some(path) => Box::new(std::fs::File::create(path).map_err(|err| Fail::new(format!("{}: {err}", path.display())))?),
         None => Box::new(std::io::stdout().lock()),
     };
-    let messages = list(&found, "messages");
-    let header = json!({"type": "session", "sessionKey": key, "sessionId": found["sessionId"], "messages": messages.len()});
-    writeln!(out, "{header}")?;
-    for message in messages {
-        writeln!(out, "{}", json!({"type": "message", "message": message}))?;
-    }
+    let mut messages = 0_usize;
+    cx.block_on(async {
+        let gateway = rpc::open(cx, &Connect::configured(None), PAGE_MS).await?;
+        let mut cursor: Option<String> = None;
+        loop {
+            let params = cursor.take().map_or_else(|| json!({"key": key}), |cursor| json!({"key": key, "cursor": cursor}));
+            let page = gateway.call("sessions.export", params).await?;
+            for line in list(&page, "lines").iter().filter_map(Value::as_str) {
+                messages += usize::from(line.contains("\"type\":\"message\""));
+                writeln!(out, "{line}")?;
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        gateway.client.close().await;
+        Ok::<_, Fail>(())
+    })?;
     out.flush()?;
     if let Some(path) = &args.output {
-        anstream::eprintln!("Wrote {} messages to {}.", messages.len(), path.display());
+        anstream::eprintln!("Wrote {messages} messages to {}.", path.display());
     }
     Ok(0)
 }

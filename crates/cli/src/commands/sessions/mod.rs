@@ -43,7 +43,7 @@ enum Verb {
     Get(get::Args),
     /// The last messages of a session
     Tail(get::TailArgs),
-    /// Make sure that a session is on disk, and say up to where
+    /// Wait until everything a session accepted is settled and on disk
     Commit(change::CommitArgs),
     /// Archive sessions by key, or an agent's by age
     Archive(change::ArchiveArgs),
