@@ -83,7 +83,9 @@ impl Evidence {
             for run in scan_json::<RunRow>(store, &unit, Table::Runs, &all("")).await? {
                 self.runs.insert((agent.clone(), run.key), run.value);
             }
-            self.replies.extend(scan_json::<OutboxRow>(store, &unit, Table::Outbox, &all(OutboxRow::PREFIX)).await?.into_iter().map(|row| row.value));
+            for prefix in [OutboxRow::PREFIX, OutboxRow::ENDED_PREFIX] {
+                self.replies.extend(scan_json::<OutboxRow>(store, &unit, Table::Outbox, &all(prefix)).await?.into_iter().map(|row| row.value));
+            }
             self.letters.extend(scan_json::<LetterRow>(store, &unit, Table::Outbox, &all(LetterRow::PREFIX)).await?.into_iter().map(|row| row.value));
             self.dead_letters.extend(store.scan(&unit, Table::DeadLetters, &all("")).await?.into_iter().map(|row| (row.key, row.value)));
             for slot in scan_json::<SlotRow>(store, &unit, Table::CronRuns, &all("")).await? {

@@ -310,7 +310,8 @@ pub enum OutboxState {
     Unknown,
 }
 
-/// A reply that wants to leave to a chat platform: `Table::Outbox`, key `reply/<id>`.
+/// A reply that wants to leave to a chat platform: `Table::Outbox`, key `reply/<id>` while it waits, `sent/<id>` when
+/// it has ended, so that looking for what waits does not read what was sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxRow {
@@ -345,13 +346,27 @@ pub struct OutboxRow {
 }
 
 impl OutboxRow {
-    /// Prefix of the keys of replies in `Table::Outbox`.
+    /// Prefix of the keys of replies that wait in `Table::Outbox`. Folders of older versions have ended ones there too.
     pub const PREFIX: &'static str = "reply/";
+    /// Prefix of the keys of replies that ended.
+    pub const ENDED_PREFIX: &'static str = "sent/";
 
-    /// Its key in `Table::Outbox`.
+    /// Its key in `Table::Outbox` while it waits.
     #[must_use]
     pub fn key(&self) -> String {
         format!("{}{}", Self::PREFIX, self.id)
+    }
+
+    /// Its key when it has ended.
+    #[must_use]
+    pub fn ended_key(&self) -> String {
+        format!("{}{}", Self::ENDED_PREFIX, self.id)
+    }
+
+    /// True when nothing more happens to it.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, OutboxState::Done | OutboxState::Failed | OutboxState::Unknown)
     }
 }
 

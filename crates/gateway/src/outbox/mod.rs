@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use clawstead_agent::{OutboxRow, OutboxState};
+use clawstead_agent::{OutboxRow, OutboxState, turn};
 use clawstead_channels::{Outbound, Outlet, Sent};
 use clawstead_state::{Batch, Scan, Table, TxError};
 use clawstead_terms::{AccountId, AgentId, ChannelId, EffectClass, Failure, Outcome, RunId, Unit};
@@ -104,9 +104,11 @@ impl Outbox {
         let agent = row.session.agent();
         let unit = Unit::Agent(agent.clone());
         let key = row.key();
-        let batch = Batch::new(unit.clone()).insert_json(Table::Outbox, key.clone(), &row).map_err(keeper::sort)?;
+        // Neither waiting nor ended: the same message is not taken twice.
+        let batch = Batch::new(unit.clone()).expect(Table::Outbox, row.ended_key(), None);
+        let batch = batch.insert_json(Table::Outbox, key, &row).map_err(keeper::sort)?;
         match self.0.keeper.commit(batch).await {
-            Ok(()) | Err(TxError::Exists { .. }) => {}
+            Ok(()) | Err(TxError::Exists { .. } | TxError::Changed { .. }) => {}
             Err(err) => return Err(keeper::sort(err)),
         }
         self.grew(&agent);
@@ -115,8 +117,8 @@ impl Outbox {
                 let ended = self.0.ended.notified();
                 tokio::pin!(ended);
                 ended.as_mut().enable();
-                if let Some(now) = self.0.keeper.get::<OutboxRow>(&unit, Table::Outbox, &key).await?
-                    && matches!(now.state, OutboxState::Done | OutboxState::Failed | OutboxState::Unknown)
+                if let Some(now) = self.find(&unit, &row.id).await?
+                    && now.is_over()
                 {
                     return Ok(now);
                 }
@@ -125,21 +127,22 @@ impl Outbox {
         };
         match tokio::time::timeout(limit, wait).await {
             Ok(done) => done,
-            Err(_) => Ok(self.0.keeper.get(&unit, Table::Outbox, &key).await?.unwrap_or(row)),
+            Err(_) => Ok(self.find(&unit, &row.id).await?.unwrap_or(row)),
         }
     }
 
     /// Waits at most `limit` for the end of a run's reply; answers how it stands then, or none when it has none.
     pub async fn ended(&self, agent: &AgentId, run: &RunId, limit: Duration) -> Option<OutboxRow> {
         let unit = Unit::Agent(agent.clone());
-        let look = async || self.rows(&unit, |row| row.run_id == *run).await.ok()?.pop();
+        let id = turn::reply_id(run);
+        let look = async || self.find(&unit, &id).await.ok().flatten();
         let wait = async {
             loop {
                 let ended = self.0.ended.notified();
                 tokio::pin!(ended);
                 ended.as_mut().enable();
                 match look().await {
-                    Some(row) if matches!(row.state, OutboxState::Queued | OutboxState::Sending) => ended.await,
+                    Some(row) if !row.is_over() => ended.await,
                     other => return other,
                 }
             }
@@ -148,6 +151,17 @@ impl Outbox {
             Ok(row) => row,
             Err(_) => look().await,
         }
+    }
+
+    /// A reply by its id, waiting or ended.
+    async fn find(&self, unit: &Unit, id: &str) -> Result<Option<OutboxRow>, Failure> {
+        // In this order: what ends between the two reads is found by the second.
+        for prefix in [OutboxRow::PREFIX, OutboxRow::ENDED_PREFIX] {
+            if let Some(row) = self.0.keeper.get::<OutboxRow>(unit, Table::Outbox, &format!("{prefix}{id}")).await? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 
     async fn run(&self) -> Result<(), Failure> {
@@ -191,8 +205,8 @@ impl Outbox {
         let mut soonest: Option<Duration> = None;
         for agent in agents {
             let unit = Unit::Agent(agent.clone());
-            // Sent rows are kept for a while and may be many; what waits can stand anywhere among them.
-            let open = self.rows(&unit, |row| matches!(row.state, OutboxState::Queued | OutboxState::Sending)).await?;
+            let (over, open): (Vec<_>, Vec<_>) = self.rows(&unit, OutboxRow::PREFIX, |_| true).await?.into_iter().partition(OutboxRow::is_over);
+            self.put_away(&unit, &over).await?;
             let lanes = plan::by_conversation(open.into_iter());
             let mut again = None;
             for batch in lanes.chunks(SENDS_MAX) {
@@ -209,10 +223,22 @@ impl Outbox {
         Ok(soonest)
     }
 
-    /// The rows of an agent that `wanted` takes, page by page, in key order.
-    async fn rows(&self, unit: &Unit, wanted: impl Fn(&OutboxRow) -> bool) -> Result<Vec<OutboxRow>, Failure> {
+    /// Ended rows of an older version stand among those that wait.
+    async fn put_away(&self, unit: &Unit, over: &[OutboxRow]) -> Result<(), Failure> {
+        for some in over.chunks(PAGE_ROWS) {
+            let mut batch = Batch::new(unit.clone());
+            for row in some {
+                batch = batch.delete(Table::Outbox, row.key()).put_json(Table::Outbox, row.ended_key(), row).map_err(keeper::sort)?;
+            }
+            self.0.keeper.commit(batch).await.map_err(keeper::sort)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of an agent with keys of this kind that `wanted` takes, page by page, in key order.
+    async fn rows(&self, unit: &Unit, prefix: &str, wanted: impl Fn(&OutboxRow) -> bool) -> Result<Vec<OutboxRow>, Failure> {
         let mut found = Vec::new();
-        let mut scan = Scan::prefix(OutboxRow::PREFIX).limit(PAGE_ROWS);
+        let mut scan = Scan::prefix(prefix).limit(PAGE_ROWS);
         loop {
             let page = self.0.keeper.scan::<OutboxRow>(unit, Table::Outbox, &scan).await?;
             let last = (page.len() == PAGE_ROWS).then(|| page.last().map(|row| row.key.clone())).flatten();
@@ -289,7 +315,7 @@ impl Outbox {
         row.receipt = sent.message_id;
         row.outcome = Some(sent.outcome);
         row.updated_at = self.0.world.clock.now();
-        self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
+        self.put_away(unit, std::slice::from_ref(&row)).await?;
         self.0.ended.notify_waiters();
         Ok(())
     }
@@ -301,11 +327,11 @@ impl Outbox {
     pub async fn prune(&self, agent: &AgentId) -> Result<usize, Failure> {
         let unit = Unit::Agent(agent.clone());
         let now = self.0.world.clock.now();
-        let mut stale = self.rows(&unit, |row| plan::is_stale(row, now)).await?;
+        let mut stale = self.rows(&unit, OutboxRow::ENDED_PREFIX, |row| plan::is_stale(row, now)).await?;
         stale.truncate(PRUNED_MAX);
         let mut batch = Batch::new(unit);
         for row in stale {
-            batch = batch.delete(Table::Outbox, row.key());
+            batch = batch.delete(Table::Outbox, row.ended_key());
         }
         let gone = batch.ops.len();
         if gone > 0 {
@@ -317,23 +343,30 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
 
     use async_trait::async_trait;
     use clawstead_agent::{OutboxRow, OutboxState};
     use clawstead_channels::{Outbound, Outlet, Sent};
-    use clawstead_state::{Batch, MemoryStore, Table};
+    use clawstead_state::{Batch, MemoryStore, Scan, Store, Table};
     use clawstead_terms::{AgentId, DeliveryTarget, Millis, Outcome, SessionKey, Unit};
     use clawstead_world::World;
 
     use super::{Outbox, Outlets};
     use crate::keeper::Keeper;
 
-    struct Shows;
+    struct Shows(Arc<AtomicUsize>);
 
     #[async_trait]
     impl Outlet for Shows {
         async fn send(&self, message: &Outbound) -> Sent {
+            self.0.fetch_add(1, Ordering::SeqCst);
             Sent { outcome: Outcome::Done, message_id: Some(message.effect_id.clone()) }
         }
     }
@@ -360,7 +393,8 @@ mod tests {
     async fn what_waits_is_found_behind_any_number_of_sent_rows() {
         let (world, agent) = (World::simulated(1), AgentId::normalise("a"));
         let unit = Unit::Agent(agent.clone());
-        let keeper = Keeper { store: Arc::new(MemoryStore::new()), claims: Arc::default() };
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let keeper = Keeper { store: Arc::clone(&store), claims: Arc::default() };
         keeper.claim(std::slice::from_ref(&unit), "test", 1).await.unwrap();
         let mut batch = Batch::new(unit.clone());
         for number in 0..1_100 {
@@ -369,11 +403,26 @@ mod tests {
         }
         keeper.commit(batch).await.unwrap();
         let outlets = Arc::new(Outlets::default());
-        outlets.add("c".into(), "default".into(), Arc::new(Shows));
+        let shows = Arc::new(AtomicUsize::new(0));
+        outlets.add("c".into(), "default".into(), Arc::new(Shows(Arc::clone(&shows))));
         let outbox = Outbox::start(keeper, world, outlets, [agent.clone()]);
-        let sent = outbox.send(row("zzz", OutboxState::Queued), Duration::from_secs(10)).await.unwrap();
-        assert_eq!((sent.state, sent.receipt.as_deref()), (OutboxState::Done, Some("zzz")));
+        let id = clawstead_agent::turn::reply_id(&"zzz".into());
+        let waiting = OutboxRow { run_id: "zzz".into(), ..row(&id, OutboxState::Queued) };
+        let sent = outbox.send(waiting.clone(), Duration::from_secs(10)).await.unwrap();
+        assert_eq!((sent.state, sent.receipt.as_deref()), (OutboxState::Done, Some(id.as_str())));
         let seen = outbox.ended(&agent, &"zzz".into(), Duration::from_secs(1)).await;
         assert_eq!(seen.map(|row| row.state), Some(OutboxState::Done));
+
+        // Those of an older version were put away once; a round finds nothing to read any more.
+        let all = |prefix: &str| Scan::prefix(prefix);
+        assert!(store.scan(&unit, Table::Outbox, &all(OutboxRow::PREFIX)).await.unwrap().is_empty());
+        assert_eq!(store.scan(&unit, Table::Outbox, &all(OutboxRow::ENDED_PREFIX)).await.unwrap().len(), 1_101);
+        // The same message again is not sent again.
+        let again = outbox.send(waiting, Duration::from_secs(10)).await.unwrap();
+        assert_eq!((again.state, shows.load(Ordering::SeqCst)), (OutboxState::Done, 1));
+        // What ended is pruned from there.
+        tokio::time::sleep(Duration::from_secs(7_200)).await;
+        while outbox.prune(&agent).await.unwrap() > 0 {}
+        assert!(store.scan(&unit, Table::Outbox, &all("")).await.unwrap().is_empty());
     }
 }
