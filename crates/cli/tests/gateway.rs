@@ -93,3 +93,29 @@ fn a_taken_port_is_named() {
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(ran.err.contains(&port.to_string()), "{}", ran.err);
 }
+
+#[test]
+fn a_suspended_gateway_takes_nothing_new_until_it_is_resumed() {
+    let home = Home::new();
+    let port = free_port();
+    let number = port.to_string();
+    let _gateway = home.gateway(port);
+    let run = |args: &[&str]| home.run_with(args, &[("OPENCLAW_GATEWAY_PORT", number.as_str())]);
+    let ready = run(&["gateway", "suspend", "--request-id", "nightly", "--json"]);
+    let json = ready.json();
+    assert_eq!((ready.code, json["status"].as_str(), json["requestId"].as_str()), (0, Some("ready"), Some("nightly")), "{}", ready.out);
+    let id = json["suspensionId"].as_str().unwrap().to_owned();
+    let refused = run(&["agent", "--agent", "main", "-m", "Hello", "--json"]);
+    assert_eq!((refused.code, refused.json()["error"]["code"].as_str()), (1, Some("UNAVAILABLE")), "{}", refused.out);
+    assert!(refused.out.contains("during gateway suspension"), "{}", refused.out);
+    assert_eq!(run(&["sessions", "--json"]).code, 0, "reading goes on");
+    let again = run(&["gateway", "suspend", "--request-id", "nightly"]);
+    assert!(again.code == 0 && again.out.contains(&format!("openclaw gateway resume {id}")), "{} {}", again.out, again.err);
+    let other = run(&["gateway", "suspend", "--json"]);
+    assert_eq!((other.code, other.json()["error"]["code"].as_str()), (1, Some("UNAVAILABLE")), "{}", other.out);
+    assert_eq!(run(&["gateway", "resume", "wrong"]).code, 1);
+    assert_eq!(run(&["gateway", "resume", &id]).out, "Gateway resumed.\n");
+    assert_eq!(run(&["gateway", "resume", &id, "--json"]).json()["resumed"], false);
+    assert_eq!(run(&["agent", "--agent", "main", "-m", "Hello", "--json"]).json()["status"], "ok");
+    assert_eq!(run(&["gateway", "suspend", "--wait", "-1"]).code, 1);
+}

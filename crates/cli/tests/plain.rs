@@ -233,3 +233,32 @@ fn a_first_change_makes_a_config_that_a_gateway_accepts() {
     assert_eq!(home.run(&["models", "set", "openai/gpt-5"]).code, 0);
     assert_eq!(home.run(&["config", "get", "gateway.mode"]).out, "local\n");
 }
+
+#[test]
+fn channels_that_are_not_there_are_told_about_in_words() {
+    let home = Home::with_config("{gateway: {mode: 'local'}, channels: {loopback: {enabled: true}}}");
+    for (args, says) in [
+        (&["channels", "login", "--channel", "whatsapp"][..], "WhatsApp is not run by this version"),
+        (&["channels", "logout", "--channel", "telegram"], "Telegram is not run by this version"),
+        (&["channels", "resolve", "--channel", "slack", "ann"], "Slack is not run by this version"),
+        (&["channels", "login", "--channel", "nosuch"], "Unknown channel \"nosuch\""),
+        (&["channels", "add", "--channel", "nosuch", "--token", "x"], "Unknown channel \"nosuch\""),
+        (&["channels", "capabilities", "--channel", "nosuch"], "Unknown channel \"nosuch\""),
+        (&["channels", "login"], "Loopback has no sign-in"),
+        (&["channels", "capabilities", "--account", "x"], "--account needs --channel"),
+        (&["channels", "resolve", "x", "--account", "nobody"], "no account \"nobody\""),
+    ] {
+        let ran = home.run(args);
+        assert!(ran.code == 1 && ran.err.contains(says), "{args:?}: {} {}", ran.code, ran.err);
+    }
+    assert_eq!(home.run(&["channels", "logout"]).out, "Loopback: nothing to sign out of\n");
+    let found = home.run(&["channels", "capabilities", "--json"]).json();
+    assert_eq!((found["channels"][0]["channel"].as_str(), found["channels"][0]["support"]["text"].as_bool()), (Some("loopback"), Some(true)));
+    let rows = home.run(&["channels", "resolve", "loopback:ann", "#room", "--json"]).json();
+    assert_eq!((rows[0]["resolved"].as_bool(), rows[0]["id"].as_str(), rows[1]["resolved"].as_bool()), (Some(true), Some("ann"), Some(false)));
+    let added = home.run(&["channels", "add", "--channel", "telegram", "--token", "123:abc"]);
+    assert!(added.code == 0 && added.err.contains("Telegram is not run by this version"), "{}", added.err);
+    assert_eq!(home.run(&["channels", "capabilities", "--channel", "telegram", "--json"]).json()["channels"][0]["available"], false);
+    let removed = home.run(&["channels", "remove", "--channel", "telegram", "--delete", "--json"]);
+    assert_eq!((removed.code, removed.json()["deleted"].as_bool()), (0, Some(true)));
+}

@@ -34,6 +34,7 @@ use crate::{
     rpc::{self, Router, system::Process},
     settings::{self, Agents},
     shown, skill_jobs,
+    suspend::Suspension,
     taps::Taps,
     tool_calls::ToolCalls,
     toolbox::Tools,
@@ -210,7 +211,8 @@ impl Building {
 
         // The one door, the lanes behind it, the way out.
         let agents = Arc::new(Agents::of(&now));
-        let post = Arc::new(PostOffice::new(config.clone()));
+        let suspension = Suspension::new(world.clone());
+        let post = Arc::new(PostOffice::new(config.clone(), suspension.clone()));
         let outlets = Arc::new(Outlets::default());
         let outbox = Outbox::start(keeper.clone(), world.clone(), outlets.clone(), now.agents.list.iter().map(|a| a.id.clone()));
         let taps = Taps::default();
@@ -261,6 +263,7 @@ impl Building {
             minds: minds.clone(),
             world: world.clone(),
             process: process.clone(),
+            suspension,
         });
         let tools_rpc = Arc::new(rpc::tools::ToolsRpc { tools: tools.clone(), desk: desk.clone(), rpc: tool_calls.clone(), world: world.clone() });
         let router = Router::new()

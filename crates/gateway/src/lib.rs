@@ -29,6 +29,7 @@ pub mod settings;
 pub mod shown;
 pub mod skill_jobs;
 pub mod stores;
+pub mod suspend;
 pub mod taps;
 pub mod tool_calls;
 pub mod toolbox;

@@ -12,7 +12,7 @@ use clawstead_terms::{Envelope, Failure, FailureCode, Origin};
 use clawstead_world::{Accepted, Post};
 use serde_json::json;
 
-use crate::policy;
+use crate::{policy, suspend::Suspension};
 
 /// Longest path of a letter from agent to agent.
 const PATH_MAX: usize = 8;
@@ -20,6 +20,7 @@ const PATH_MAX: usize = 8;
 /// The post office of one gateway.
 pub struct PostOffice {
     config: Arc<ArcSwap<Config>>,
+    suspension: Arc<Suspension>,
     /// Lanes write letters too, so they are made after the office and put in once.
     lanes: OnceLock<Lanes>,
 }
@@ -27,8 +28,8 @@ pub struct PostOffice {
 impl PostOffice {
     /// A closed office; see [`PostOffice::open`].
     #[must_use]
-    pub fn new(config: Arc<ArcSwap<Config>>) -> Self {
-        Self { config, lanes: OnceLock::new() }
+    pub fn new(config: Arc<ArcSwap<Config>>, suspension: Arc<Suspension>) -> Self {
+        Self { config, suspension, lanes: OnceLock::new() }
     }
 
     /// From now on letters are taken.
@@ -58,6 +59,7 @@ impl Post for PostOffice {
     async fn deliver(&self, letter: Envelope) -> Result<Accepted, Failure> {
         self.check(&letter)?;
         let lanes = self.lanes.get().ok_or_else(|| Failure::unavailable("gateway starting; retry shortly", 500))?;
+        let _passing = self.suspension.pass(&letter).await?;
         lanes.accept(letter).await
     }
 }

@@ -589,7 +589,13 @@ async fn store_house(keeper: &Keeper, config: &Config, world: &World, read: &Rea
 }
 
 /// Stores sessions until the time is over. Answers for each agent whether all of its sessions are in.
-async fn store_sessions(keeper: &Keeper, world: &World, planned: Vec<Planned>, report: &mut Report, pace: &Pace<'_>) -> Result<BTreeMap<AgentId, bool>, Failure> {
+async fn store_sessions(
+    keeper: &Keeper,
+    world: &World,
+    planned: Vec<Planned>,
+    report: &mut Report,
+    pace: &Pace<'_>,
+) -> Result<BTreeMap<AgentId, bool>, Failure> {
     let (began, total) = (tokio::time::Instant::now(), planned.len());
     let mut complete: BTreeMap<AgentId, bool> = BTreeMap::new();
     let mut taken = BTreeMap::new();

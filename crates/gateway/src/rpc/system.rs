@@ -9,22 +9,32 @@ use tokio_util::sync::CancellationToken;
 
 use clawstead_agent::SessionRow;
 use clawstead_config::{Agent, Config};
-use clawstead_terms::{AgentId, RunId, SessionKey};
+use clawstead_terms::{AgentId, Millis, RunId, SessionKey};
 use clawstead_wire::{
     error::ErrorShape,
     method::Loose,
     methods::system::{
-        Done, HealthParams, LogsTailParams, Nothing, RestartParams, SetHeartbeatsParams, StatusParams, SuspendStatusParams, SystemApi, UpdateStatusParams,
-        UsageCostParams, WakeMode, WakeParams,
+        Done, HealthParams, LogsTailParams, Nothing, RestartParams, SetHeartbeatsParams, StatusParams, SuspendPrepareParams, SuspendStatusParams, SystemApi,
+        UpdateStatusParams, UsageCostParams, WakeMode, WakeParams,
     },
 };
 use clawstead_world::World;
 
 use super::Cx;
-use crate::{accounts::Accounts, brain::Minds, cron::Cron, desk::Desk, logs, vitals};
+use crate::{
+    accounts::Accounts,
+    brain::Minds,
+    cron::Cron,
+    desk::Desk,
+    logs,
+    suspend::{BUSY_RETRY_MS, Prepared, Suspension, WhenBusy},
+    vitals,
+};
 
 /// Sessions named in health and status.
 const RECENT_MAX: usize = 5;
+/// Sessions named when a suspension has to wait.
+const BLOCKERS_MAX: usize = 20;
 
 /// The handlers of this area.
 #[derive(Clone)]
@@ -43,6 +53,8 @@ pub struct SystemRpc {
     pub world: World,
     /// Who and where this process is.
     pub process: Arc<Process>,
+    /// The gate before the one door.
+    pub suspension: Arc<Suspension>,
 }
 
 /// This process.
@@ -128,6 +140,12 @@ impl SystemRpc {
         rows.into_iter().take(RECENT_MAX).map(|row| json!({"key": row.key, "updatedAt": row.updated_at, "age": now.since(row.updated_at)})).collect()
     }
 
+    /// The sessions with a run that has not ended.
+    fn at_work(&self) -> Vec<String> {
+        let config = self.config.load();
+        config.agents.list.iter().flat_map(|one| self.desk.rows(&one.id)).filter(|row| row.has_active_run()).map(|row| row.key.to_string()).collect()
+    }
+
     fn agent(&self, id: Option<&str>) -> Result<AgentId, ErrorShape> {
         let config = self.config.load();
         let Some(id) = id else { return Ok(config.default_agent().clone()) };
@@ -137,6 +155,20 @@ impl SystemRpc {
         }
         Ok(id)
     }
+}
+
+/// What stands in the way of a suspension, at most [`BLOCKERS_MAX`] of it.
+fn blockers(active: &[String]) -> Vec<Value> {
+    active
+        .iter()
+        .take(BLOCKERS_MAX)
+        .map(|key| json!({"kind": "active-run", "count": 1, "sessionKey": key, "message": format!("session {key} is at work")}))
+        .collect()
+}
+
+fn conflict(message: &str, expires_at: Millis, now: Millis) -> ErrorShape {
+    ErrorShape::retry(message, u64::try_from(expires_at.since(now)).unwrap_or(0))
+        .with_details(json!({"reason": "gateway-suspension-conflict", "expiresAtMs": expires_at}))
 }
 
 fn heartbeat(one: &Agent) -> Value {
@@ -357,8 +389,51 @@ impl SystemApi<Cx> for SystemRpc {
         Ok(json!({"ok": true, "status": "scheduled", "restart": {"ok": true, "pid": std::process::id(), "delayMs": 0}}))
     }
 
-    async fn suspend_status(&self, _: &Cx, _: SuspendStatusParams) -> Result<Value, ErrorShape> {
-        Ok(json!({"status": "running"}))
+    async fn suspend_prepare(&self, cx: &Cx, params: SuspendPrepareParams) -> Result<Value, ErrorShape> {
+        if cx.caller.run.is_some() {
+            // The turn that asks would wait for its own end.
+            return Err(ErrorShape::retry("gateway suspension cannot begin from a nested request", 1_000)
+                .with_details(json!({"method": "gateway.suspend.prepare", "reason": "nested-gateway-request"})));
+        }
+        let request = params.request_id.trim();
+        if request.is_empty() {
+            return Err(ErrorShape::params("gateway.suspend.prepare", "at /requestId: must not have fewer than 1 characters"));
+        }
+        let when_busy = if params.drain == Some(true) { WhenBusy::Drain } else { WhenBusy::Refuse };
+        let now = self.world.clock.now();
+        Ok(match self.suspension.prepare(request, when_busy, || self.at_work()).await {
+            Prepared::Ready { id, expires_at } => {
+                json!({"status": "ready", "suspensionId": id, "expiresAtMs": expires_at, "activeCount": 0, "blockers": [], "writeCustody": []})
+            }
+            Prepared::Draining { id, expires_at, active } => {
+                json!({"status": "draining", "suspensionId": id, "expiresAtMs": expires_at, "retryAfterMs": BUSY_RETRY_MS, "activeCount": active.len(), "blockers": blockers(&active), "writeCustody": []})
+            }
+            Prepared::Busy { active } => {
+                json!({"status": "busy", "reason": "active-work", "retryAfterMs": BUSY_RETRY_MS, "activeCount": active.len(), "blockers": blockers(&active), "writeCustody": []})
+            }
+            Prepared::Conflict { expires_at } => return Err(conflict("another gateway suspension is already prepared", expires_at, now)),
+        })
+    }
+
+    async fn suspend_status(&self, _: &Cx, params: SuspendStatusParams) -> Result<Value, ErrorShape> {
+        let now = self.world.clock.now();
+        let Some((id, expires_at)) = self.suspension.current() else { return Ok(json!({"status": "running"})) };
+        if id != params.suspension_id.trim() {
+            return Err(conflict("a different gateway suspension is prepared", expires_at, now));
+        }
+        let active = self.at_work();
+        Ok(if active.is_empty() {
+            json!({"status": "ready", "expiresAtMs": expires_at, "writeCustody": []})
+        } else {
+            json!({"status": "draining", "expiresAtMs": expires_at, "retryAfterMs": BUSY_RETRY_MS, "activeCount": active.len(), "blockers": blockers(&active), "writeCustody": []})
+        })
+    }
+
+    async fn suspend_resume(&self, _: &Cx, params: SuspendStatusParams) -> Result<Value, ErrorShape> {
+        match self.suspension.resume(params.suspension_id.trim()) {
+            Some(resumed) => Ok(json!({"ok": true, "status": "running", "resumed": resumed})),
+            None => Err(ErrorShape::invalid("gateway suspension id does not match")),
+        }
     }
 
     async fn system_info(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {

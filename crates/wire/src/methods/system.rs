@@ -35,7 +35,16 @@ params! {
     /// For `gateway.restart.request`.
     #[derive(Default)]
     RestartParams { reason?: String, target?: Value, safe?: bool, restart_intent?: Value, skip_deferral?: bool }
-    /// For `gateway.suspend.status`.
+    /// For `gateway.suspend.prepare`.
+    SuspendPrepareParams {
+        /// The same for every repeat of one request.
+        request_id: text(128),
+        /// What happens to terminals; there are none here.
+        terminal_policy?: TerminalPolicy,
+        /// True lets nothing new begin and waits for what goes on; otherwise a busy gateway refuses.
+        drain?: bool,
+    }
+    /// For `gateway.suspend.status` and `gateway.suspend.resume`.
     SuspendStatusParams { suspension_id: text(128) }
     /// For `usage.cost`.
     #[derive(Default)]
@@ -54,6 +63,8 @@ params! {
 }
 
 words! {
+    /// What happens to terminals during a suspension.
+    TerminalPolicy: "preserve" => Preserve, "terminate" => Terminate;
     /// When a system event is looked at.
     WakeMode: "now" => Now, "next-heartbeat" => NextHeartbeat;
 }
@@ -87,6 +98,10 @@ methods! {
         RestartPreflight: "gateway.restart.preflight" => fn restart_preflight(Loose) -> Value, scope: Read;
         /// Asks for a restart.
         RestartRequest: "gateway.restart.request" => fn restart_request(RestartParams) -> Value, scope: Admin, flags: [CONTROL];
+        /// Asks that nothing new begins, so that the machine can sleep; a lease of two minutes.
+        SuspendPrepare: "gateway.suspend.prepare" => fn suspend_prepare(SuspendPrepareParams) -> Value, scope: Admin, flags: [CONTROL];
+        /// Ends a suspension.
+        SuspendResume: "gateway.suspend.resume" => fn suspend_resume(SuspendStatusParams) -> Value, scope: Admin;
         /// Whether a suspension is going on.
         SuspendStatus: "gateway.suspend.status" => fn suspend_status(SuspendStatusParams) -> Value, scope: Read;
         /// The machine and the process.

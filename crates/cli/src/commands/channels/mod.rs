@@ -1,5 +1,7 @@
 //! `openclaw channels`: channel accounts.
 
+mod ask;
+
 use std::io::IsTerminal as _;
 
 use clap::Subcommand;
@@ -40,6 +42,10 @@ enum Verb {
     Login(LoginArgs),
     /// Sign out of a channel
     Logout(LoginArgs),
+    /// What channels can do
+    Capabilities(ask::CapabilitiesArgs),
+    /// Names to ids
+    Resolve(ask::ResolveArgs),
     /// Log lines of channels
     Logs(LogsArgs),
 }
@@ -171,8 +177,8 @@ struct LoginArgs {
     /// Account
     #[arg(long, default_value = "default", value_name = "ID")]
     account: String,
-    /// More words
-    #[arg(long)]
+    /// Accepted for compatibility
+    #[arg(long, hide = true)]
     verbose: bool,
 }
 
@@ -199,8 +205,59 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Remove(args) => remove(&args, cx),
         Verb::Login(args) => login(&args, cx),
         Verb::Logout(args) => logout(&args, cx),
+        Verb::Capabilities(args) => ask::capabilities(&args, cx),
+        Verb::Resolve(args) => ask::resolve(&args, cx),
         Verb::Logs(args) => logs(&args, cx),
     }
+}
+
+/// The ids that the original's `--channel` takes.
+const ACCEPTED: &[&str] = &[
+    "telegram",
+    "whatsapp",
+    "discord",
+    "irc",
+    "googlechat",
+    "slack",
+    "signal",
+    "imessage",
+    "feishu",
+    "nostr",
+    "buzz",
+    "msteams",
+    "mattermost",
+    "nextcloud-talk",
+    "matrix",
+    "raft",
+    "a2a",
+    "line",
+    "zalo",
+    "clickclack",
+    "zalouser",
+    "sms",
+    "synology-chat",
+    "tlon",
+    "qa-channel",
+    "reef",
+    "twitch",
+    "bluebubbles",
+];
+
+fn unknown(id: &str) -> Fail {
+    Fail::new(format!("Unknown channel \"{id}\".")).hint("openclaw channels add --help")
+}
+
+/// Refuses a channel that this build does not run, in words.
+fn must_run(id: &str) -> Result<(), Fail> {
+    if clawstead_channels::find(id).is_some() {
+        return Ok(());
+    }
+    if ACCEPTED.contains(&id) {
+        return Err(
+            Fail::new(format!("{} is not run by this version. Its block in the config is kept and left alone.", label(id))).hint("openclaw channels list")
+        );
+    }
+    Err(unknown(id))
 }
 
 /// `Telegram` for `telegram`.
@@ -308,6 +365,10 @@ fn add(args: &AddArgs, cx: &Cx) -> Outcome {
     let Some(channel) = args.channel.as_ref().or(args.name_of_channel.as_ref()).map(|c| c.trim().to_lowercase()) else {
         return Err(Fail::new("Choose a channel: --channel telegram.").hint("openclaw channels add --help"));
     };
+    let runs = clawstead_channels::find(&channel).is_some();
+    if !runs && !ACCEPTED.contains(&channel.as_str()) && loaded.config.channels.block(&channel).is_none() {
+        return Err(unknown(&channel));
+    }
     let mut block = Map::new();
     let token = if channel == "telegram" { "botToken" } else { "token" };
     let pairs = [
@@ -365,6 +426,9 @@ fn add(args: &AddArgs, cx: &Cx) -> Outcome {
     } else {
         print::line(&format!("Added {} account \"{}\".", label(&channel), args.account));
     }
+    if !runs {
+        anstream::eprintln!("{} is not run by this version: the account is kept in the config for the one that does.", label(&channel));
+    }
     Ok(0)
 }
 
@@ -411,17 +475,19 @@ fn chosen(cx: &Cx, channel: Option<&String>) -> Result<String, Fail> {
 
 fn login(args: &LoginArgs, cx: &Cx) -> Outcome {
     let channel = chosen(cx, args.channel.as_ref())?;
-    let _ = args.verbose;
-    Err(Fail::new(format!(
-        "Signing in to {} with a QR code is not available in this version; channels with a token need no sign-in: openclaw channels add --channel {channel}.",
-        label(&channel)
-    ))
-    .hint(format!("openclaw channels add --channel {channel} --account {}", args.account)))
+    must_run(&channel)?;
+    Err(Fail::new(format!("{} has no sign-in: what it needs is in its block of the config.", label(&channel)))
+        .hint(format!("openclaw channels add --channel {channel} --account {}", args.account)))
 }
 
 fn logout(args: &LoginArgs, cx: &Cx) -> Outcome {
     let channel = chosen(cx, args.channel.as_ref())?;
-    let answer = rpc::call(cx, &Connect::configured(None), 10_000, "channels.logout", json!({"channel": channel, "accountId": args.account}))?;
+    must_run(&channel)?;
+    let answer = match rpc::call(cx, &Connect::configured(None), 10_000, "channels.logout", json!({"channel": channel, "accountId": args.account})) {
+        // Without a gateway nobody is signed in.
+        Err(fail) if fail.kind == Kind::Transport => json!({"cleared": false}),
+        other => other?,
+    };
     print::line(&format!("{}: {}", label(&channel), if answer["cleared"] == true { "signed out" } else { "nothing to sign out of" }));
     Ok(0)
 }

@@ -6,6 +6,7 @@ pub mod probe;
 pub mod run;
 pub mod service;
 pub mod status;
+pub mod suspend;
 pub mod unit;
 
 use clap::Subcommand;
@@ -54,6 +55,10 @@ enum Verb {
     Restart(service::RestartArgs),
     /// Remove the service
     Uninstall(service::UninstallArgs),
+    /// Let nothing new begin, so that the machine can sleep
+    Suspend(suspend::SuspendArgs),
+    /// Let work begin again
+    Resume(suspend::ResumeArgs),
     /// Recent diagnostic events
     Stability(more::StabilityArgs),
 }
@@ -75,6 +80,8 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Some(Verb::Stop(args)) => service::stop(&args, cx),
         Some(Verb::Restart(args)) => service::restart(&args, cx),
         Some(Verb::Uninstall(args)) => service::uninstall(&args, cx),
+        Some(Verb::Suspend(args)) => suspend::suspend(&args, cx),
+        Some(Verb::Resume(args)) => suspend::resume(&args, cx),
         Some(Verb::Stability(args)) => more::stability(&args, cx),
     }
 }
