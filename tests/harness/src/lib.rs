@@ -14,6 +14,7 @@
 pub mod cli;
 pub mod client;
 pub mod engines;
+pub mod fault_proxy;
 pub mod gateway;
 pub mod gguf;
 pub mod golden;
