@@ -13,6 +13,7 @@ mod hand_back;
 pub mod mail;
 pub mod memory;
 pub mod nats;
+pub mod postgres;
 pub mod redis;
 pub mod rules;
 
