@@ -273,7 +273,7 @@ async fn references_mean_what_the_config_says() {
     assert_eq!(spec("fast").params, Some(json!({"top_p": 0.5})));
     assert_eq!(spec("only-here").dialect, Dialect::Anthropic);
     assert_eq!(spec("anthropic/claude-opus-4-6").context_window, 200_000);
-    assert_eq!(spec("gem/g").dialect, Dialect::Unsupported);
+    assert_eq!(spec("gem/g").dialect, Dialect::Google);
     let rows = models.list();
     assert!(rows.iter().any(|r| r.id == "shared" && r.provider == "litellm" && r.alias.as_deref() == Some("fast") && r.available), "{rows:?}");
     assert!(rows.iter().all(|r| r.provider != "demo" && r.provider != "openai"), "{rows:?}");
@@ -294,10 +294,9 @@ async fn an_environment_key_chooses_the_model_but_never_leaves_for_another_addre
 
 #[tokio::test]
 async fn what_is_not_supported_says_so() {
-    let models =
-        Models::new(world(), config(&json!({"models": {"providers": {"gem": {"baseUrl": "http://g", "apiKey": "x", "api": "google-generative-ai"}}}})));
+    let models = Models::new(world(), config(&json!({"models": {"providers": {"gem": {"baseUrl": "http://g", "apiKey": "x", "api": "google-vertex"}}}})));
     let error = models.ask(&chain(&["gem/g"]), hello(), &()).await.err().unwrap();
-    assert!(error.to_string().contains("google-generative-ai\" is not supported yet"), "{error}");
+    assert!(error.to_string().contains("google-vertex\" is not supported yet"), "{error}");
     let error = models.ask(&chain(&["nobody/g"]), hello(), &()).await.err().unwrap();
     assert!(error.to_string().contains("no provider \"nobody\" is known"), "{error}");
     let error = models.ask(&chain(&["anthropic/claude-opus-4-6"]), hello(), &()).await.err().unwrap();

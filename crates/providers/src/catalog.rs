@@ -87,7 +87,8 @@ pub const HOSTS: &[Host] = &[
     Host { bends: Bends::Object, ..cloud("openrouter", "OpenRouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"], "openrouter/auto") },
     Host {
         also: &["gemini"],
-        ..cloud("google", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai", &["GEMINI_API_KEY", "GOOGLE_API_KEY"], "gemini-2.5-pro")
+        api: "google-generative-ai",
+        ..cloud("google", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta", &["GEMINI_API_KEY", "GOOGLE_API_KEY"], "gemini-2.5-pro")
     },
     cloud("groq", "Groq", "https://api.groq.com/openai/v1", &["GROQ_API_KEY"], "openai/gpt-oss-120b"),
     Host { bends: Bends::Mistral, ..cloud("mistral", "Mistral", "https://api.mistral.ai/v1", &["MISTRAL_API_KEY"], "mistral-large-latest") },

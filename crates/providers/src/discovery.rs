@@ -93,6 +93,8 @@ impl Models {
             format!("{}/api/tags", base.strip_suffix("/v1").unwrap_or(base))
         } else if endpoint.spec.dialect == crate::Dialect::Anthropic {
             format!("{}/v1/models?limit=1000", base.strip_suffix("/v1").unwrap_or(base))
+        } else if endpoint.spec.dialect == crate::Dialect::Google {
+            format!("{base}/models?pageSize=1000")
         } else {
             format!("{base}/models")
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Anthropic, Chunk, Dialect, Endpoint, ErrorKind, ModelSpec, OpenAiChat, OpenAiResponses, Provider, ProviderError,
+    Anthropic, Chunk, Dialect, Endpoint, ErrorKind, Google, ModelSpec, OpenAiChat, OpenAiResponses, Provider, ProviderError,
     testing::{Act, Server, all, ask, user, world},
 };
 
@@ -31,12 +31,14 @@ fn providers(url: &str) -> Vec<(&'static str, Arc<dyn Provider>)> {
         ("chat", Arc::new(OpenAiChat { endpoint: endpoint(url, Dialect::OpenAiChat) })),
         ("anthropic", Arc::new(Anthropic { endpoint: endpoint(url, Dialect::Anthropic) })),
         ("responses", Arc::new(OpenAiResponses { endpoint: endpoint(url, Dialect::OpenAiResponses) })),
+        ("google", Arc::new(Google { endpoint: endpoint(url, Dialect::Google) })),
     ]
 }
 
 /// The beginning of an answer in each dialect.
 fn beginning(dialect: &str) -> String {
     match dialect {
+        "google" => "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"Hel\"}]}}]}\r\n\r\n".into(),
         "chat" => "data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"}}]}\n\n".into(),
         "anthropic" => "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hel\"}}\n\n".into(),
         _ => "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"item_id\":\"i\",\"delta\":\"Hel\"}\n\n".into(),
@@ -55,7 +57,7 @@ async fn fails(provider: &dyn Provider) -> (Vec<Chunk>, ProviderError) {
 
 #[tokio::test]
 async fn every_dialect_survives_every_fault() {
-    for (i, name) in ["chat", "anthropic", "responses"].into_iter().enumerate() {
+    for (i, name) in ["chat", "anthropic", "responses", "google"].into_iter().enumerate() {
         let half = beginning(name);
         let cases = [
             (Act::Hang, ErrorKind::Timeout, 0),

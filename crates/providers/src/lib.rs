@@ -14,6 +14,7 @@ mod discovery;
 mod endpoint;
 #[cfg(test)]
 mod faults;
+mod google;
 mod health;
 mod input;
 mod json;
@@ -41,6 +42,7 @@ pub use anthropic::Anthropic;
 pub use ask::{Answer, AskError, CANDIDATES_MAX, FallbackEvent, Observer, ROUNDS_MAX, WAIT_MAX_MS};
 pub use discovery::{LIST_KEPT_MS, LIST_TIMEOUT_MS, LISTED_MAX, PROBE_TIMEOUT_MS, Refresh};
 pub use endpoint::{ANSWER_BYTES_MAX, EVENT_TIMEOUT_MS, Endpoint, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS};
+pub use google::Google;
 pub use health::{HealthLog, ModelRest, NoHealthLog, ProfileStats};
 pub use input::{Cooldowns, MergeMode, ModelChain, ModelInput, ModelsInput, ProfileInput, ProfileKind, ProviderInput, RefreshInput, provider_id};
 pub use models::{ModelRef, ModelRow, Models, ResolveError};

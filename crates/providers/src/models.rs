@@ -19,6 +19,7 @@ use crate::{
     catalog,
     discovery::Found,
     endpoint::{EVENT_TIMEOUT_MS, HEAD_TIMEOUT_MS, IDLE_TIMEOUT_MS},
+    google::Google,
     health::{Health, NoHealthLog, ProfileStats},
     input::{MergeMode, ModelInput, ProfileInput, ProfileKind, ProviderInput, RefreshInput, provider_id},
     oauth::{AuthFile, Tokens},
@@ -415,10 +416,11 @@ impl Models {
             Dialect::OpenAiChat => Arc::new(OpenAiChat { endpoint: self.endpoint(entry, spec, profile)? }),
             Dialect::Anthropic => Arc::new(Anthropic { endpoint: self.endpoint(entry, spec, profile)? }),
             Dialect::OpenAiResponses => Arc::new(OpenAiResponses { endpoint: self.endpoint(entry, spec, profile)? }),
+            Dialect::Google => Arc::new(Google { endpoint: self.endpoint(entry, spec, profile)? }),
             Dialect::Demo => Arc::new(Demo),
             Dialect::Given | Dialect::Unsupported => {
                 return Err(format!(
-                    "the api \"{}\" is not supported yet; use a host that speaks openai-completions, openai-responses or anthropic-messages (Gemini does at https://generativelanguage.googleapis.com/v1beta/openai)",
+                    "the api \"{}\" is not supported yet; use a host that speaks openai-completions, openai-responses, anthropic-messages or google-generative-ai",
                     spec.api
                 ));
             }
@@ -484,6 +486,12 @@ impl Models {
             match spec.dialect {
                 Dialect::Anthropic if !token => {
                     set("x-api-key", key)?;
+                    if entry.auth_header {
+                        set("authorization", &format!("Bearer {key}"))?;
+                    }
+                }
+                Dialect::Google if !token => {
+                    set("x-goog-api-key", key)?;
                     if entry.auth_header {
                         set("authorization", &format!("Bearer {key}"))?;
                     }
@@ -562,6 +570,7 @@ fn entry(id: &str, section: &ProviderInput, input: &ModelsInput, warnings: &mut 
         .api
         .clone()
         .or_else(|| section.models.iter().find_map(|m| m.api.clone()))
+        .or_else(|| compatible(section).then(|| "openai-completions".to_owned()))
         .or_else(|| host.map(|h| h.api.to_owned()))
         .unwrap_or_else(|| "openai-completions".into());
     let dialect = Dialect::parse(&api).unwrap_or_else(|| {
@@ -606,6 +615,11 @@ fn entry(id: &str, section: &ProviderInput, input: &ModelsInput, warnings: &mut 
         out.models.insert(model.id.clone(), Arc::new(spec));
     }
     out
+}
+
+/// Google's OpenAI-compatible address, in configs that name no `api`.
+fn compatible(section: &ProviderInput) -> bool {
+    section.base_url.as_deref().is_some_and(|url| url.contains("googleapis.com") && url.ends_with("/openai"))
 }
 
 /// Stored profiles first, then the config's keys. A key of the environment is for the host's own address only: a

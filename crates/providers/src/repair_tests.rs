@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::{
-    Ask, Dialect, INTERRUPTED, ModelSpec, Piece, Side, Target, anthropic, openai_chat, openai_responses, repair,
+    Ask, Dialect, INTERRUPTED, ModelSpec, Piece, Side, Target, anthropic, google, openai_chat, openai_responses, repair,
     repair::{CallIds, is_blank},
     testing::{ask, assistant, call, message, result, user},
 };
@@ -188,6 +188,29 @@ fn check_responses(body: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A turn with calls is followed at once by an entry with exactly as many results of the same names, in order.
+fn check_google(body: &Value, images: bool) -> Result<(), TestCaseError> {
+    let contents = body["contents"].as_array().unwrap();
+    let mut due: Vec<&str> = Vec::new();
+    let mut last_model = false;
+    for (i, entry) in contents.iter().enumerate() {
+        let parts = entry["parts"].as_array().unwrap();
+        prop_assert!(!parts.is_empty());
+        let model = entry["role"] == "model";
+        prop_assert!(i > 0 || !model, "the user begins");
+        prop_assert!(!(model && last_model), "turns of the model do not follow each other");
+        let answered: Vec<&str> = parts.iter().filter_map(|p| p["functionResponse"]["name"].as_str()).collect();
+        prop_assert_eq!(&answered, &due);
+        prop_assert!(answered.is_empty() || answered.len() == parts.len(), "results stand alone");
+        prop_assert!(images || parts.iter().all(|p| p.get("inlineData").is_none()));
+        prop_assert!(parts.iter().all(|p| p.get("functionCall").is_none() || p["functionCall"]["args"].is_object()));
+        due = parts.iter().filter_map(|p| p["functionCall"]["name"].as_str()).collect();
+        last_model = model;
+    }
+    prop_assert!(due.is_empty() && !last_model);
+    Ok(())
+}
+
 fn check_all(messages: &[Arc<Message>], images: bool) -> Result<(), TestCaseError> {
     for call_ids in [CallIds::Word40, CallIds::Alnum9] {
         check_pieces(&repair(messages, &Target { images, call_ids, ..TARGET }), images)?;
@@ -197,6 +220,7 @@ fn check_all(messages: &[Arc<Message>], images: bool) -> Result<(), TestCaseErro
         let spec = ModelSpec { images, ..spec(dialect) };
         let bytes = match dialect {
             Dialect::Anthropic => anthropic::body(&asked, &spec),
+            Dialect::Google => google::body(&asked, &spec),
             Dialect::OpenAiResponses => openai_responses::body(&asked, &spec),
             _ => openai_chat::body(&asked, &spec),
         };
@@ -204,7 +228,8 @@ fn check_all(messages: &[Arc<Message>], images: bool) -> Result<(), TestCaseErro
     };
     check_anthropic(&body(Dialect::Anthropic))?;
     check_chat(&body(Dialect::OpenAiChat))?;
-    check_responses(&body(Dialect::OpenAiResponses))
+    check_responses(&body(Dialect::OpenAiResponses))?;
+    check_google(&body(Dialect::Google), images)
 }
 
 proptest! {

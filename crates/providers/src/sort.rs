@@ -39,7 +39,7 @@ pub(crate) fn response(status: u16, headers: &HeaderMap, body: &[u8]) -> Fault {
         fault.message = cut(&format!("HTTP {status}: the server redirects to {to}; put that address into baseUrl"));
     }
     fault.status = Some(status);
-    fault.retry_after_ms = retry_after(headers);
+    fault.retry_after_ms = retry_after(headers).or(fault.retry_after_ms);
     fault
 }
 
@@ -69,7 +69,23 @@ pub(crate) fn said(value: &Value, status: Option<u16>) -> Fault {
     let status = status.filter(|s| *s >= 300).or_else(|| codes.split(' ').find_map(|c| c.parse::<u16>().ok()).filter(|c| (400..600).contains(c)));
     let mut fault = Fault::new(kind_of(&codes, &message, status), cut(&message));
     fault.status = status;
+    if let Some(ms) = retry_info(error) {
+        fault.retry_after_ms = Some(ms);
+        // Google speaks of plan and billing also when a minute's limit is reached; then it says when to come again.
+        if fault.kind == ErrorKind::Billing {
+            fault.kind = ErrorKind::Quota;
+        }
+    }
     fault
+}
+
+/// `retryDelay: "7.5s"` among Google's details, milliseconds.
+fn retry_info(error: &Value) -> Option<u64> {
+    let details = error.get("details")?.as_array()?;
+    let text = details.iter().find_map(|detail| detail.get("retryDelay").and_then(Value::as_str))?;
+    let seconds: f64 = text.strip_suffix('s')?.parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative; `as` saturates")]
+    (seconds.is_finite() && seconds >= 0.0).then_some((seconds * 1_000.0) as u64)
 }
 
 fn words(value: &Value) -> Option<String> {

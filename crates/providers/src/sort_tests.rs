@@ -81,6 +81,16 @@ fn every_server_is_understood() {
 }
 
 #[test]
+fn google_says_in_the_body_when_to_come_again() {
+    let body = r#"{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and billing details.", "status": "RESOURCE_EXHAUSTED",
+        "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure"}, {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7.5s"}]}}"#;
+    let fault = response(429, &HeaderMap::new(), body.as_bytes());
+    assert_eq!((fault.kind, fault.retry_after_ms), (Quota, Some(7_500)));
+    let without = body.replace("retryDelay", "other");
+    assert_eq!(response(429, &HeaderMap::new(), without.as_bytes()).kind, Billing);
+}
+
+#[test]
 fn waits_are_read_and_secrets_and_length_are_not_passed_on() {
     let with = |name: &'static str, value: &'static str| {
         let mut headers = HeaderMap::new();

@@ -20,6 +20,8 @@ pub enum Dialect {
     OpenAiChat,
     /// OpenAI responses.
     OpenAiResponses,
+    /// Google `generateContent`.
+    Google,
     /// The built-in demo model.
     Demo,
     /// A provider given by the caller (tests, simulations).
@@ -37,8 +39,8 @@ impl Dialect {
             "openai-completions" | "ollama" | "openai-chat" => Self::OpenAiChat,
             "openai-responses" => Self::OpenAiResponses,
             "clawstead-demo" => Self::Demo,
-            "google-generative-ai"
-            | "google-vertex"
+            "google-generative-ai" => Self::Google,
+            "google-vertex"
             | "google-gemini-cli"
             | "github-copilot"
             | "bedrock-converse-stream"
