@@ -18,7 +18,7 @@ mod rotation;
 mod tests;
 
 pub use join::{JOIN_TOKEN_TTL_MS, JoinClaim, JoinError, SpentTokens, issue_join_token, read_join_token};
-pub use pair::{FarmRoot, GatewayKey, KeyFileError, RootPin, kid_of};
+pub use pair::{FarmRoot, GatewayKey, KeyFileError, RootPin, kid_of, read_public, write_public};
 pub use record::{ApprovedKey, KEY_LIFE_DEFAULT_MS, KeyRecord, KeyStatus};
 pub use ring::{KEYS_AGE_MAX_MS, KeyRing, RingError, Skipped};
 pub use rotation::{Rotation, RotationError, RotationStep, emergency_revoke, rotation_plan};

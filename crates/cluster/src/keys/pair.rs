@@ -194,12 +194,17 @@ pub fn kid_of(owner: &str, key: &VerifyingKey) -> String {
 }
 
 /// A public key from its text; keys of small order are refused, since signatures under them prove nothing.
-pub(super) fn read_public(text: &str) -> Result<VerifyingKey, KeyFileError> {
+///
+/// # Errors
+/// When it is not one.
+pub fn read_public(text: &str) -> Result<VerifyingKey, KeyFileError> {
     let raw = URL_SAFE_NO_PAD.decode(text).ok().and_then(|raw| <[u8; 32]>::try_from(raw).ok()).ok_or(KeyFileError::Public)?;
     VerifyingKey::from_bytes(&raw).ok().filter(|key| !key.is_weak()).ok_or(KeyFileError::Public)
 }
 
-pub(super) fn write_public(key: &VerifyingKey) -> String {
+/// The text of a public key: 32 bytes, base64url without padding.
+#[must_use]
+pub fn write_public(key: &VerifyingKey) -> String {
     URL_SAFE_NO_PAD.encode(key.as_bytes())
 }
 

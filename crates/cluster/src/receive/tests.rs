@@ -8,6 +8,7 @@ use crate::{
     Now,
     envelope::{BYTES_MAX, Envelope, Hop, Kind, Receipt, ReceiptType, Refusal, receipt_for},
     keys::{FarmRoot, GatewayKey, KeyRing, KeyStatus},
+    letter::{STATUS_CAPABILITY, status_query},
     policy::{Limiter, Policy, Rule},
     testkit::{Farm, T0, YEAR, at},
 };
@@ -78,6 +79,7 @@ fn code(verdict: &Verdict) -> &'static str {
         Verdict::Take(_) => "take",
         Verdict::Reopen(_) => "reopen",
         Verdict::Repeat(_) => "repeat",
+        Verdict::Asked(..) => "asked",
         Verdict::Receipt(..) => "receipt",
         Verdict::Forward(..) => "forward",
         Verdict::Refuse { refusal, .. } => refusal.code(),
@@ -329,4 +331,17 @@ fn receipts_are_believed_from_the_target_of_a_letter_of_ours() {
     assert_eq!(code(&look(&raw(&not_owner, &letter, &farm.bobby), &view, at(0))), "receipt");
     let ownerless = Receipt::plain(&letter.message_id, ReceiptType::Acked, 0);
     assert_eq!(code(&look(&raw(&ownerless, &letter, &farm.bobby), &view, at(0))), "source_mismatch");
+}
+
+#[test]
+fn the_source_of_a_letter_may_ask_where_it_stands() {
+    let farm = Farm::new(7);
+    let (view, letter) = (view(&farm), farm.letter());
+    let id = || clawstead_world::Rng::uuid_v7(&farm.rng, T0);
+    let query = status_query(&letter, id(), T0, 7, None, &farm.jerry).unwrap();
+    let Verdict::Asked(envelope, asked) = look(&query.to_bytes().unwrap(), &view, at(0)) else { panic!("not asked") };
+    assert_eq!((asked.of.as_str(), asked.dedupe_key(&envelope)), (letter.message_id.as_str(), letter.dedupe_key()));
+    // In another's name, or as another kind of letter, it is none.
+    assert_eq!(code(&look(&status_query(&letter, id(), T0, 7, None, &farm.bobby).unwrap().to_bytes().unwrap(), &view, at(0))), "source_mismatch");
+    assert_eq!(code(&look(&sealed(&farm, |e| e.capability = STATUS_CAPABILITY.into()), &view, at(0))), "malformed");
 }

@@ -4,6 +4,7 @@ use crate::{
     Now,
     envelope::{Envelope, Kind, Opened, Receipt, ReceiptType, Refusal, SKEW_MAX_MS, letter_of, open},
     keys::KeyRing,
+    letter::{STATUS_CAPABILITY, StatusQuery},
     names::party_unit,
     policy::{Limiter, Policy, Subject},
 };
@@ -50,6 +51,8 @@ pub enum Verdict {
     Reopen(Box<Envelope>),
     /// Known: repeat the last receipt.
     Repeat(Box<Envelope>),
+    /// Its source asks where a letter stands: answer with the row's receipt, or with `unknown_letter`.
+    Asked(Box<Envelope>, StatusQuery),
     /// A receipt for a letter of ours.
     Receipt(Box<Envelope>, Receipt),
     /// Not for us: it may be passed on to this gateway.
@@ -77,7 +80,7 @@ impl Verdict {
 /// Checks the bytes of a letter. Counts it against `limiter` when it is taken.
 pub fn examine(raw: &[u8], checks: &dyn Checks, limiter: &mut Limiter, now: Now) -> Verdict {
     let refuse = |refusal: Refusal, letter: Option<Envelope>| {
-        let answer = letter.filter(|letter| refusal.answered() && letter.kind != Kind::Receipt).map(Box::new);
+        let answer = letter.filter(|letter| refusal.answered() && letter.kind != Kind::Receipt && letter.capability != STATUS_CAPABILITY).map(Box::new);
         Verdict::Refuse { refusal, answer }
     };
     let opened = match open(raw) {
@@ -92,6 +95,7 @@ pub fn examine(raw: &[u8], checks: &dyn Checks, limiter: &mut Limiter, now: Now)
         Ok(Step::Take) => Verdict::Take(Box::new(letter)),
         Ok(Step::Reopen) => Verdict::Reopen(Box::new(letter)),
         Ok(Step::Repeat) => Verdict::Repeat(Box::new(letter)),
+        Ok(Step::Asked(query)) => Verdict::Asked(Box::new(letter), query),
         Ok(Step::Receipt(receipt)) => Verdict::Receipt(Box::new(letter), receipt),
         Ok(Step::Forward(gateway)) => Verdict::Forward(Box::new(letter), gateway),
         Err(refusal) => refuse(refusal, Some(letter)),
@@ -102,6 +106,7 @@ enum Step {
     Take,
     Reopen,
     Repeat,
+    Asked(StatusQuery),
     Receipt(Receipt),
     Forward(String),
 }
@@ -138,6 +143,9 @@ fn admit(letter: &Envelope, checks: &dyn Checks, limiter: &mut Limiter, now: Now
     }
     if held.is_none() {
         return forward(letter, &target, checks);
+    }
+    if let Some(query) = StatusQuery::of(letter)? {
+        return Ok(Step::Asked(query));
     }
     match known {
         Known::Repeat => return Ok(Step::Repeat),
