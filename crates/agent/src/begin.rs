@@ -7,7 +7,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use clawstead_state::TxError;
 use clawstead_terms::{
-    Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus, Usage,
+    Envelope, EnvelopeKind, Failure, FailureCode, JournalEvent, Message, Millis, Origin, Part, QueueMode, Role, RunEnd, RunEventKind, RunId, RunStatus,
+    StopReason, Usage,
 };
 
 use crate::{
@@ -441,9 +442,15 @@ impl Lanes {
             run_row.failure = Some(failure.clone());
             run_row.error_kind = Some("interrupted".into());
             // Calls that never ended get a result, so that the next request of this session is whole.
-            let open_calls = session.ink().transcript.as_ref().map(|transcript| transcript.progress(&run_id).2).unwrap_or_default();
+            let (_, said, open_calls) = session.ink().transcript.as_ref().map(|transcript| transcript.progress(&run_id)).unwrap_or_default();
             for call in open_calls {
                 write.events.push(JournalEvent::Said { message: Box::new(self.given_up(&run_id, call, now)) });
+            }
+            if said > 0 {
+                // The question stands in the conversation: without a word after it the next answer would speak to both.
+                let message = self.not_answered(&run_id, &failure.message, now);
+                note_message(&mut desk.row, &message);
+                write.events.push(JournalEvent::Said { message: Box::new(message) });
             }
             desk.row.open.retain(|open| open.run_id != run_id);
             desk.row.status = Some(SessionStatus::Failed);
@@ -471,6 +478,21 @@ impl Lanes {
             _ => Task::Resumed { steps_done, messages_done, open_calls },
         };
         begun
+    }
+
+    /// What stands where the answer of a run should be that was given up.
+    fn not_answered(&self, run_id: &RunId, why: &str, now: Millis) -> Message {
+        Message {
+            id: self.parts.world.rng.uuid().into(),
+            role: Role::Assistant,
+            parts: vec![Part::text(format!("[Not answered: {why}.]"))],
+            at: now,
+            run_id: Some(run_id.clone()),
+            model: None,
+            usage: None,
+            stop_reason: Some(StopReason::Error),
+            meta: Some(json!({ "kind": "not-answered", "error": why })),
+        }
     }
 
     /// The result of a call whose run was given up.
@@ -525,7 +547,7 @@ fn end_command(row: &mut SessionRow, run_row: &mut RunRow, text: &str, now: Mill
     run_row.started_at = Some(now);
     run_row.ended_at = Some(now);
     run_row.text = Some(text.to_owned());
-    run_row.stop_reason = Some(clawstead_terms::StopReason::Stop);
+    run_row.stop_reason = Some(StopReason::Stop);
     row.open.retain(|open| open.run_id != run_row.run_id);
     row.status = Some(SessionStatus::Done);
     row.ended_at = Some(now);

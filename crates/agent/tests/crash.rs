@@ -138,3 +138,38 @@ fn two_crashes_in_a_row_are_no_worse() {
         }
     }
 }
+
+/// A question that brings the gateway down each time is given up; the next answer speaks to the next question only.
+#[test]
+fn a_run_that_is_given_up_leaves_a_word_in_the_place_of_its_answer() {
+    let main = key("jerry", "main");
+    let mut image = Image::default();
+    let life = |image: Image, epoch: u64| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let store = MemoryStore::on(image);
+        let house = runtime.block_on(async { Build { store: Arc::new(store.clone()), epoch, seed: epoch, ..Build::default() }.up().await });
+        (runtime, store, house)
+    };
+    for epoch in 1..=u64::from(clawstead_agent::ATTEMPTS_MAX) {
+        let (runtime, store, house) = life(image, epoch);
+        runtime.block_on(async {
+            if epoch == 1 {
+                house.lanes.accept(letter(&main, "r1", "hang on")).await.unwrap();
+            }
+            house.asked(1).await;
+        });
+        drop((house, runtime));
+        image = store.image();
+    }
+    let (runtime, _, house) = life(image, 10);
+    runtime.block_on(async {
+        let row = house.lanes.wait(&"r1".into(), Duration::from_secs(60)).await.unwrap().expect("it is over");
+        assert_eq!((row.status, row.error_kind.as_deref()), (RunStatus::Error, Some("interrupted")));
+        let next = house.send(letter(&main, "r2", "say fine")).await;
+        assert_eq!(next.text.as_deref(), Some("fine"));
+        let asked = house.brain.texts();
+        let last = asked.last().unwrap();
+        assert_eq!((last.len(), last[0].as_str(), last[2].as_str()), (3, "u:hang on", "u:say fine"), "{last:?}");
+        assert!(last[1].starts_with("a:[Not answered: the run was interrupted by restarts too often"), "{last:?}");
+    });
+}
