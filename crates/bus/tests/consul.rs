@@ -369,3 +369,82 @@ async fn measured_with_one_server() {
 async fn measured_with_three_servers() {
     measure("three servers", 3).await;
 }
+
+/// Answers as a script says, one after the other, then not any more. Tells what it was asked.
+async fn scripted(answers: &'static [(u16, u64, &'static str)]) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut answers = answers.iter();
+        while let Ok((mut line, _)) = listener.accept().await {
+            let (mut read, mut head) = ([0; 4096], Vec::new());
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                let Ok(count @ 1..) = line.read(&mut read).await else { break };
+                head.extend_from_slice(&read[..count]);
+            }
+            let _ = asked.send(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned());
+            let Some((status, index, body)) = answers.next() else { std::future::pending().await };
+            let answer = format!("HTTP/1.1 {status} x\r\nX-Consul-Index: {index}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let _ = line.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, told)
+}
+
+#[tokio::test]
+async fn an_index_that_goes_back_is_asked_anew_and_an_empty_prefix_is_no_fault() {
+    const ONE: &str = r#"[{"Key":"p/a","Value":"MQ==","ModifyIndex":90}]"#;
+    const RESTORED: &str = r#"[{"Key":"p/a","Value":"MA==","ModifyIndex":40}]"#;
+    let (url, mut asked) = scripted(&[(404, 80, ""), (200, 90, ONE), (200, 90, ONE), (200, 40, RESTORED), (200, 41, RESTORED), (404, 95, "")]).await;
+    let coord = Consul::new(&Settings::at([url]), &world()).unwrap().coord();
+    let mut watch = coord.watch("p/");
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(match timeout(SOON, watch.next()).await.unwrap().unwrap() {
+            Change::Snapshot(all) => format!("{} keys", all.len()),
+            Change::Put(entry) => format!("{}={} {}", entry.key, String::from_utf8_lossy(&entry.value), entry.version.0),
+            Change::Delete(key) => format!("{key} is gone"),
+            Change::Lost(why) => why,
+        });
+    }
+    assert_eq!(told, ["0 keys", "p/a=1 90", "p/a=0 40", "p/a is gone"]);
+    let mut indexes = Vec::new();
+    while let Ok(line) = asked.try_recv() {
+        assert!(line.starts_with("GET /v1/kv/p/?recurse&index=") && line.contains("&wait=55000ms") && !line.contains("stale"), "{line}");
+        indexes.push(line.split("index=").nth(1).unwrap().split('&').next().unwrap().to_owned());
+    }
+    assert_eq!(indexes, ["0", "80", "90", "90", "0", "41"]);
+}
+
+/// Consul wakes questions about a prefix without keys at every write. Boxes keep a folder; watches ask less often.
+#[tokio::test]
+async fn writes_elsewhere_do_not_keep_empty_boxes_busy() {
+    let Some(cluster) = Cluster::start(1, json!({"telemetry": {"prometheus_retention_time": "60s", "disable_hostname": true}})).await else { return };
+    let consul = Consul::new(&Settings::at(cluster.urls()), &world()).unwrap();
+    let (coord, bus) = (consul.coord(), consul.bus());
+    let readers: Vec<_> = (0..10)
+        .map(|n| {
+            let mut mail = bus.subscribe(&MailBox::Unit(format!("quiet-{n}")), "a.1");
+            tokio::spawn(async move { mail.next().await.map(|item| item.map(|delivery| delivery.raw)) })
+        })
+        .collect();
+    until(SOON, "folders", async || coord.list("openclaw/agents/").await.is_ok_and(|all| all.len() == 10)).await.unwrap();
+    let asked = async || {
+        let (_, text) = cluster.ask("GET", &format!("{}/v1/agent/metrics?format=prometheus", cluster.servers[0].url()), None).await.unwrap();
+        let line = text.lines().find(|line| line.starts_with("consul_http_GET_v1_kv_") && line.contains("_count")).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let before = asked().await;
+    assert!(before >= 20.0, "the questions are not counted: {before}");
+    for number in 0..200 {
+        coord.put("elsewhere", number.to_string().into()).await.unwrap();
+    }
+    let more = asked().await - before;
+    assert!(more < 50.0, "200 writes elsewhere made {more} questions");
+    for (n, reader) in readers.into_iter().enumerate() {
+        bus.publish(&MailBox::Unit(format!("quiet-{n}")), &letter("m", 0)).await.unwrap();
+        assert_eq!(timeout(SOON, reader).await.unwrap().unwrap().unwrap().unwrap(), "m.0");
+    }
+}

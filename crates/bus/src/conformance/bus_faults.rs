@@ -76,7 +76,7 @@ pub(super) async fn an_engine_that_is_away_is_said_to_be(rig: &dyn Rig, place: &
         let Ok(delivery) = item.ok_or("a subscription ended")? else { continue };
         let raw = delivery.raw.clone();
         delivery.settle.done().await.map_err(text)?;
-        if raw == &b"after"[..] {
+        if *raw == b"after"[..] {
             break;
         }
     }

@@ -137,6 +137,25 @@ pub async fn bus(rig: &dyn Rig, salt: &str) -> Result<usize, String> {
     )
 }
 
+/// Runs the checks of the mail that need no box kept for a later reader and no engine between the two ends, for mail
+/// that goes from one gateway to the other directly. Answers how many there are. Nothing is stopped.
+///
+/// # Errors
+/// As [`bus`].
+pub async fn bus_to_a_reader(rig: &dyn Rig, salt: &str) -> Result<usize, String> {
+    checks!(
+        rig,
+        salt,
+        bus_basics::letters_arrive_and_settled_ones_stay_away,
+        bus_basics::an_unsettled_letter_comes_again,
+        bus_basics::the_next_consumer_gets_what_was_not_settled,
+        bus_basics::repeats_are_dropped_where_promised,
+        bus_basics::boxes_do_not_mix,
+        bus_basics::letters_up_to_the_limit_arrive,
+        bus_faults::a_burst_arrives_whole,
+    )
+}
+
 /// Looks again and again until `look` has something to show.
 async fn until<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;

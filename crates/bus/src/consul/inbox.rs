@@ -13,6 +13,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::StatusCode;
+use serde_json::json;
 use tokio::time::sleep_until;
 
 use super::{
@@ -52,6 +53,7 @@ pub(super) fn open(client: Arc<Client>, settler: Arc<Settler>, prefix: String, w
         due: VecDeque::new(),
         read: VecDeque::new(),
         told_away: false,
+        folder: Some(prefix),
     };
     stream::unfold(inbox, async |mut inbox| {
         let item = inbox.next().await;
@@ -71,6 +73,8 @@ struct Inbox {
     /// Letters nobody has yet.
     read: VecDeque<(Read, Bytes)>,
     told_away: bool,
+    /// The key that keeps the box from being empty, until it was written.
+    folder: Option<String>,
 }
 
 /// Letters that were removed lately.
@@ -130,9 +134,22 @@ impl Inbox {
             answer = self.blocking.next() => answer?,
             () = wait => return Ok(()),
         };
+        if answer.status == StatusCode::NOT_FOUND {
+            self.keep_folder().await;
+        }
         let keys = keys(&self.client, &answer).map_err(mail)?;
         self.queue(keys);
         Ok(())
+    }
+
+    /// A question about a prefix without any key is answered at every write of the whole store. A folder, as Consul's
+    /// own interface makes them, keeps the question quiet. Once is enough; without it reading is only dearer.
+    async fn keep_folder(&mut self) {
+        let Some(folder) = self.folder.take() else { return };
+        let parts = [json!({"KV": {"Verb": "set", "Key": folder, "Value": ""}})];
+        if let Err(err) = coord::txn(&self.client, &parts).await {
+            tracing::debug!(%err, "the folder of a box was not made");
+        }
     }
 
     fn queue(&mut self, keys: Vec<String>) {

@@ -10,13 +10,17 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::watch;
+use http::StatusCode;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     client::{Answer, Ask, Client, Fault, in_path},
     coord,
 };
 use crate::{Change, Entry, Version, coord::REQUEST_TIMEOUT, rules};
+
+/// Consul answers a question about a prefix that has no keys at every write of any key. Not sooner than this, then.
+const EMPTY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A blocking question about everything below a prefix, asked again and again.
 pub(super) struct Blocking {
@@ -25,19 +29,24 @@ pub(super) struct Blocking {
     path: String,
     wait: Duration,
     index: u64,
+    /// How many answers in a row said that there is nothing.
+    empty: u32,
 }
 
 impl Blocking {
     /// `kind` is `recurse` or `keys`.
     pub(super) fn new(client: Arc<Client>, prefix: &str, kind: &str, wait: Duration) -> Self {
         let preferred = client.preferred();
-        Self { path: format!("/v1/kv/{}?{kind}", in_path(prefix)), preferred, client, wait, index: 0 }
+        Self { path: format!("/v1/kv/{}?{kind}", in_path(prefix)), preferred, client, wait, index: 0, empty: 0 }
     }
 
     /// The next answer, as soon as something changed or the wait is over. `Err` when no server answers; then the next
     /// call asks for everything at once.
     pub(super) async fn next(&mut self) -> Result<Answer, Fault> {
         let mut failed = 0;
+        if self.empty > 1 {
+            sleep(EMPTY_PAUSE).await;
+        }
         loop {
             let server = *self.preferred.borrow_and_update();
             let ask = Ask::get(format!("{}&index={}&wait={}ms", self.path, self.index, self.wait.as_millis()));
@@ -57,6 +66,7 @@ impl Blocking {
                         // The next question does not block.
                         self.client.jitter().await;
                     }
+                    self.empty = if answer.status == StatusCode::NOT_FOUND { self.empty.saturating_add(1) } else { 0 };
                     return Ok(answer);
                 }
                 Err(fault) => {

@@ -102,8 +102,8 @@ impl Listener {
         self.line.send_replace(Line::Up(number));
         loop {
             sleep(TRIED_EVERY).await;
-            // A server that became a standby keeps its connections and tells nothing any more.
-            match timeout(REQUEST_TIMEOUT, client.query_one("SELECT pg_is_in_recovery()", &[])).await {
+            // A server that takes no writes any more keeps its connections and tells nothing.
+            match timeout(REQUEST_TIMEOUT, client.query_one("SELECT current_setting('transaction_read_only')::boolean", &[])).await {
                 Ok(Ok(row)) if !row.get::<_, bool>(0) => {}
                 Ok(Ok(_)) => return Fault { err: self.link.unavailable("this server takes no writes any more"), maybe: false },
                 Ok(Err(err)) => return self.link.explain(&err),
