@@ -8,7 +8,7 @@ use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use clawstead_a2a::{
     client::{Client, ClientError, Verify},
     proto::{AuthenticationInfo, ErrorKind, ListTasksRequest, SendMessageConfiguration, StreamResponse, TaskPushNotificationConfig, TaskState},
-    server::{MemoryTasks, Table, Tasks},
+    server::{MemoryTasks, StoreError, Table, Tasks, Write},
     sign::{CardKey, CardPublicKey},
 };
 use futures_util::{StreamExt as _, future::join_all};
@@ -154,6 +154,77 @@ async fn tasks_outlive_the_process() {
     assert_eq!(remote.list(ListTasksRequest::default()).await.unwrap().total_size, 4);
 }
 
+/// A store that can be told to take no more writes, as a fenced one does.
+#[derive(Default)]
+struct Fenced {
+    inner: MemoryTasks,
+    closed: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Tasks for Fenced {
+    async fn get(&self, agent: &str, table: Table, key: &str) -> Result<Option<Value>, StoreError> {
+        self.inner.get(agent, table, key).await
+    }
+
+    async fn commit(&self, agent: &str, writes: Vec<Write>) -> Result<(), StoreError> {
+        if self.closed.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError("an old fence".into()));
+        }
+        self.inner.commit(agent, writes).await
+    }
+
+    async fn scan(&self, agent: &str, table: Table, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
+        self.inner.scan(agent, table, prefix, after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_not_told() {
+    let store = Arc::new(Fenced::default());
+    let house = serve(Arc::clone(&store) as _, |_| {}).await;
+    let remote = house.caller(ANN).await;
+    let mut events = remote.stream(says("m", "pieces a")).await.unwrap();
+    let (_, first) = events.next().await.unwrap().unwrap();
+    let StreamResponse::Task(made) = first else { panic!("{first:?}") };
+    until("it is at work", async || remote.get(&made.id).await.unwrap().status.state == TaskState::Working).await;
+    store.closed.store(true, std::sync::atomic::Ordering::SeqCst);
+    house.agents.let_through(1);
+    let told: Vec<_> = events.map(|event| event.unwrap().1.state()).collect().await;
+    assert!(!told.contains(&Some(TaskState::Completed)), "the stream ends without the end of the task: {told:?}");
+    assert_eq!(remote.get(&made.id).await.unwrap().status.state, TaskState::Working);
+    let refused = remote.send(says("n", "echo x")).await.unwrap_err();
+    assert_eq!(refused.refusal().map(|error| error.kind), Some(ErrorKind::Unavailable));
+    assert_eq!(house.agents.started().len(), 1, "a message that is not stored is not given to an agent");
+}
+
+#[tokio::test]
+async fn an_agent_that_moves_takes_its_tasks_along() {
+    let store: Arc<dyn Tasks> = Arc::new(MemoryTasks::default());
+    let here = serve(Arc::clone(&store), |_| {}).await;
+    let remote = here.caller(ANN).await;
+    let mut events = remote.stream(says("m", "pieces a b")).await.unwrap();
+    let (_, first) = events.next().await.unwrap().unwrap();
+    let StreamResponse::Task(made) = first else { panic!("{first:?}") };
+    assert_eq!(here.a2a.recover("echo").await.unwrap(), 1, "one that is heard of is not asked about again");
+    assert_eq!(here.agents.started().len(), 1);
+    here.a2a.release("echo").await;
+    let rest: Vec<_> = events.collect().await;
+    assert!(rest.iter().all(|event| event.as_ref().is_ok_and(|(_, event)| event.state().is_none_or(|state| !state.is_terminal()))), "{rest:?}");
+    let there = serve(store, |_| {}).await;
+    let remote = there.caller(ANN).await;
+    there.agents.let_through(2);
+    let mut events = remote.stream(says("m", "pieces a b")).await.unwrap();
+    let mut task = made.clone();
+    while let Some(event) = events.next().await {
+        task.apply(&event.unwrap().1);
+    }
+    assert_eq!((task.id, task.status.state), (made.id, TaskState::Completed), "the message sent again there is the same task");
+    here.agents.let_through(2);
+    until("the turn that was left behind has ended", async || here.agents.at_work() == 0).await;
+    assert_eq!(there.agents.started().len(), 1);
+}
+
 type Letters = Arc<Mutex<Vec<(HeaderMap, Value)>>>;
 
 async fn mailbox(refusals: u16) -> (String, Letters) {
@@ -219,7 +290,7 @@ async fn letters_that_were_not_sent_are_sent_after_a_restart() {
     remote.push_to(TaskPushNotificationConfig { task_id: Some(asking.id.clone()), ..target(format!("http://{host}/hook")) }).await.unwrap();
     let body = serde_json::json!({"task": asking});
     let key = format!("ann/{}/hook/{:020}", asking.id, 9);
-    store.commit("echo", vec![clawstead_a2a::server::Write::Put(Table::Delivery, key, body.clone())]).await.unwrap();
+    store.commit("echo", vec![Write::Put(Table::Delivery, key, body.clone())]).await.unwrap();
     drop(first);
     let second = serve(Arc::clone(&store) as _, |settings| settings.push_targets.hosts.push(host.clone())).await;
     until("the letter came", async || letters.lock().unwrap().iter().any(|(_, letter)| *letter == body)).await;

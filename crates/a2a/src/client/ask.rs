@@ -6,7 +6,10 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{ClientError, Events, Remote};
-use crate::proto::{ErrorKind, Message, SendMessageConfiguration, SendMessageRequest, SendMessageResponse, StreamResponse, Task, TaskState};
+use crate::proto::{
+    ErrorKind, Message, SendMessageConfiguration, SendMessageRequest, SendMessageResponse, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState,
+    TaskStatus, TaskStatusUpdateEvent,
+};
 
 /// How often a cut stream is taken up again without an event in between.
 const COME_BACK_MAX: u32 = 5;
@@ -40,6 +43,12 @@ impl Asked {
 /// Hears of events on the way.
 pub type Told<'a> = &'a mut (dyn FnMut(&StreamResponse) + Send);
 
+/// A task of which only events are known.
+fn unknown(id: &str, context_id: &str) -> Task {
+    let status = TaskStatus { state: TaskState::Unspecified, message: None, timestamp: None };
+    Task { id: id.into(), context_id: context_id.into(), status, artifacts: None, history: None, metadata: None }
+}
+
 fn is_settled(state: TaskState) -> bool {
     state.is_terminal() || state.is_interrupted()
 }
@@ -66,8 +75,9 @@ impl Remote {
 
     async fn ask_on(&self, mut request: SendMessageRequest, task: &mut Option<Task>, told: Told<'_>) -> Result<Asked, ClientError> {
         if self.card.capabilities.streaming == Some(true) {
+            let goes_on = request.message.task_id.is_some();
             let events = self.stream(request).await?;
-            return self.hear(events, task, told).await;
+            return self.hear(events, goes_on, task, told).await;
         }
         request.configuration.get_or_insert_with(SendMessageConfiguration::default).return_immediately = true;
         match self.send(request).await? {
@@ -98,8 +108,9 @@ impl Remote {
         ClientError::Protocol { url: self.interface.url.clone(), why: "the stream ended before it named a task".into() }
     }
 
-    async fn hear(&self, mut events: Events, task: &mut Option<Task>, told: Told<'_>) -> Result<Asked, ClientError> {
-        let (mut seen, mut cuts) = (None, 0);
+    /// `goes_on`: the message continues a task, which a server may first show as it was before.
+    async fn hear(&self, mut events: Events, mut goes_on: bool, task: &mut Option<Task>, told: Told<'_>) -> Result<Asked, ClientError> {
+        let (mut seen, mut cuts, mut partial) = (None, 0, false);
         let mut last_cut = Instant::now();
         loop {
             let failure = match events.next().await {
@@ -111,10 +122,18 @@ impl Remote {
                         (StreamResponse::Message(message), None) => return Ok(Asked::Message(message.clone())),
                         (StreamResponse::Task(whole), _) => *task = Some(whole.clone()),
                         (_, Some(known)) => known.apply(&event),
-                        (_, None) => return Err(self.no_task()),
+                        (StreamResponse::StatusUpdate(TaskStatusUpdateEvent { task_id, context_id, .. }), None)
+                        | (StreamResponse::ArtifactUpdate(TaskArtifactUpdateEvent { task_id, context_id, .. }), None) => {
+                            // Some agents do not begin with the task when a message continues one: what was before is
+                            // asked for at the end.
+                            partial = true;
+                            task.insert(unknown(task_id, context_id)).apply(&event);
+                        }
                     }
-                    if let Some(known) = task.as_ref().filter(|known| is_settled(known.status.state)) {
-                        return Ok(Asked::Task(known.clone()));
+                    partial &= !matches!(event, StreamResponse::Task(_));
+                    let as_before = std::mem::take(&mut goes_on) && matches!(&event, StreamResponse::Task(before) if before.status.state.is_interrupted());
+                    if let Some(known) = task.as_ref().filter(|known| !as_before && is_settled(known.status.state)) {
+                        return Ok(Asked::Task(if partial { self.get(&known.id).await? } else { known.clone() }));
                     }
                     continue;
                 }

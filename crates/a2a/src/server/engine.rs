@@ -90,7 +90,8 @@ impl Engine {
         // Held over the read: two readers of one task must get the same one.
         let mut live = self.live.lock().await;
         let key = (agent.to_owned(), peer.key().to_owned(), id.to_owned());
-        if let Some(found) = live.get(&key) {
+        // One that was closed tells what was; the store knows what is.
+        if let Some(found) = live.get(&key).filter(|found| !found.is_closed()) {
             return Ok(Some(Arc::clone(found)));
         }
         let Some(row) = self.tasks.get(agent, Table::Task, &task_key(peer, id)).await.map_err(away)? else { return Ok(None) };
@@ -141,6 +142,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends the readers of an agent's tasks away and hears no more of its turns.
+    pub async fn release(&self, agent: &str) {
+        let mut live = self.live.lock().await;
+        live.retain(|(of, ..), one| {
+            let stays = of != agent;
+            if !stays {
+                one.close();
+            }
+            stays
+        });
+    }
+
     /// Lets go of tasks that nobody holds.
     fn sweep(live: &mut BTreeMap<(String, String, String), Arc<Live>>) {
         live.retain(|_, one| Arc::strong_count(one) > 1);
@@ -187,9 +200,10 @@ impl Engine {
 
     /// Listens to a turn in the background.
     pub fn listen(self: &Arc<Self>, live: &Arc<Live>, turn: TurnStream) {
-        let (engine, live, stop) = (Arc::clone(self), Arc::clone(live), live.run());
+        let (engine, live, run) = (Arc::clone(self), Arc::clone(live), live.run());
         self.world.tasks.spawn::<_, StoreError>(TaskKind::logged("a2a turn"), async move {
-            run::listen(engine, live, turn, stop).await;
+            run::listen(engine, Arc::clone(&live), turn, &run.stop).await;
+            live.over(&run);
             Ok(())
         });
     }

@@ -66,14 +66,27 @@ pub(crate) struct Live {
     pub door: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
-    running: Mutex<Option<CancellationToken>>,
+    running: Mutex<Running>,
+}
+
+/// The run that listens to the task's turn, if one does.
+#[derive(Default)]
+struct Running {
+    number: u64,
+    stop: Option<CancellationToken>,
+}
+
+/// One run: what ends it, and its number.
+pub(crate) struct Run {
+    pub stop: CancellationToken,
+    number: u64,
 }
 
 impl Live {
     pub fn new(at: TaskRef, record: Record) -> Self {
         let inner = Inner { base: record.task.clone(), base_seq: record.seq, record, log: VecDeque::new(), log_bytes: 0, closed: false, push: None };
         let changed = watch::Sender::new(inner.record.seq);
-        Self { at, door: tokio::sync::Mutex::new(()), inner: Mutex::new(inner), changed, running: Mutex::new(None) }
+        Self { at, door: tokio::sync::Mutex::new(()), inner: Mutex::new(inner), changed, running: Mutex::default() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,18 +151,40 @@ impl Live {
         self.changed.send_modify(|_| {});
     }
 
-    /// Marks a run as begun; its token ends it.
-    pub fn run(&self) -> CancellationToken {
-        let token = CancellationToken::new();
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
-        token
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Marks a run as begun.
+    pub fn run(&self) -> Run {
+        let mut running = self.running();
+        running.number += 1;
+        let stop = CancellationToken::new();
+        running.stop = Some(stop.clone());
+        Run { stop, number: running.number }
+    }
+
+    /// Marks a run as over.
+    pub fn over(&self, run: &Run) {
+        let mut running = self.running();
+        if running.number == run.number {
+            running.stop = None;
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running().stop.is_some()
     }
 
     /// Ends the run that listens to the turn, not the turn.
     pub fn stop(&self) {
-        if let Some(token) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            token.cancel();
+        if let Some(stop) = self.running().stop.take() {
+            stop.cancel();
         }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The task as a reader knows it that has seen everything up to `seq`; the whole task now, if the log does not reach

@@ -94,6 +94,12 @@ impl A2a {
         self.0.recover(agent).await
     }
 
+    /// Lets go of an agent whose tasks go on elsewhere: its readers are sent away, nothing more of it is written here.
+    /// Turns are not cancelled.
+    pub async fn release(&self, agent: &str) {
+        self.0.release(agent).await;
+    }
+
     /// Forgets tasks of an agent that ended before `before`. Answers with their number.
     ///
     /// # Errors

@@ -175,6 +175,9 @@ impl Engine {
     async fn pick_up(self: &Arc<Self>, live: &Arc<Live>) -> Result<bool, A2aError> {
         let _door = live.door.lock().await;
         let record = live.lock().record.clone();
+        if live.is_running() {
+            return Ok(true);
+        }
         if !matches!(record.task.status.state, TaskState::Submitted | TaskState::Working) {
             return Ok(false);
         }

@@ -27,7 +27,7 @@ pub(crate) enum Durable {
 
 /// Listens to a turn until it ends, is stopped or the house stops. A stopped house leaves the task at work: whoever
 /// comes next asks the host about it.
-pub(crate) async fn listen(engine: Arc<Engine>, live: Arc<Live>, mut turn: TurnStream, stop: CancellationToken) {
+pub(crate) async fn listen(engine: Arc<Engine>, live: Arc<Live>, mut turn: TurnStream, stop: &CancellationToken) {
     let stopping = engine.world.tasks.stopping();
     let mut run = Run { engine, live, answer_begun: false, bytes: 0 };
     loop {
@@ -55,7 +55,8 @@ impl Run {
     async fn take(&mut self, event: TurnEvent) -> bool {
         let live = Arc::clone(&self.live);
         let _door = live.door.lock().await;
-        if live.state().is_terminal() {
+        // A run that was stopped while it waited at the door has nothing more to say.
+        if live.state().is_terminal() || live.is_closed() {
             return false;
         }
         let last = event.is_last();
