@@ -309,7 +309,7 @@ impl Building {
         let hooked = config.clone();
         let mounts = Mounts {
             v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
-            hooks: Some(hooks::routes(chat, cron.clone(), config.clone())),
+            hooks: Some(hooks::routes(chat, cron.clone(), config.clone(), keeper.clone())),
             sessions: Some(history::routes(desk.clone())),
             hooks_path: Some(Arc::new(move || hooked.load().hooks.path.clone())),
             tools: Some(tools_rpc),

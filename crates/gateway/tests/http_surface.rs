@@ -28,7 +28,7 @@ use clawstead_gateway::{
     rpc::system::Process,
 };
 use clawstead_providers::{Chunk, ErrorKind, ProviderError};
-use clawstead_state::MemoryStore;
+use clawstead_state::{MemoryStore, Store as _, Table};
 use clawstead_terms::{AgentId, Part, Role, SessionKey, StopReason, Usage};
 use clawstead_tools::Places;
 use clawstead_wire::{Client, ConnectOptions, device::DeviceIdentity};
@@ -129,6 +129,11 @@ fn load(config: &Value, env: &Env) -> (Snapshot, Arc<Config>) {
 }
 
 async fn house(config: &Value) -> House {
+    house_on(config, Arc::new(MemoryStore::new())).await
+}
+
+/// A house with the past that `store` holds.
+async fn house_on(config: &Value, store: Arc<MemoryStore>) -> House {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();
     let env = Env::from_pairs([("HOME", home.as_str()), ("OPENCLAW_STATE_DIR", home.as_str())]);
@@ -150,7 +155,7 @@ async fn house(config: &Value) -> House {
     };
     let building = Building::raise(Ground {
         world: world.clone(),
-        store: Arc::new(MemoryStore::new()),
+        store,
         live: live.clone(),
         reloads,
         identity: DeviceIdentity::from_seed(&[1; 32]),
@@ -612,6 +617,36 @@ async fn hooks_follow_their_rules() {
     let page = house.building.lanes.history(&main, clawstead_agent::HistoryPage::Newest { limit: 10, skip: 0 }).await.unwrap();
     assert!(page.items.last().unwrap().message.plain_text().contains(&format!("System: Hook Clock: {}", ANSWER.concat())));
     house.close().await;
+}
+
+/// The caller was told `ok`, then the gateway ended in the middle of the turn: the next one tells of the answer.
+#[tokio::test]
+async fn a_restart_forgets_no_note_of_a_hook() {
+    let store = Arc::new(MemoryStore::new());
+    let unit = clawstead_terms::Unit::Agent(AgentId::normalise("main"));
+    let first = house_on(&recorded_config(), store.clone()).await;
+    let asked = json!({"message": "SLOW report", "name": "Clock", "wakeMode": "next-heartbeat"});
+    let run = first.hook("/hooks/agent", &[("idempotency-key", "k")], &asked).await.json()["runId"].as_str().unwrap().to_owned();
+    first.mock.asked.notified().await;
+    let owed = clawstead_state::Scan::prefix("hook-follow/");
+    assert_eq!(store.scan(&unit, Table::Meta, &owed).await.unwrap().len(), 1);
+    first.building.lanes.drain(Duration::ZERO).await;
+    first.close().await;
+
+    let second = house_on(&recorded_config(), store.clone()).await;
+    second.mock.gate.add_permits(1);
+    let note = format!("hook-note:{run}");
+    second.building.lanes.wait(&note.as_str().into(), Duration::from_secs(20)).await.unwrap().expect("the note is there");
+    // A repeat of the call owes nothing more.
+    second.hook("/hooks/agent", &[("idempotency-key", "k")], &asked).await;
+    let main = SessionKey::main(&AgentId::normalise("main"));
+    let page = second.building.lanes.history(&main, clawstead_agent::HistoryPage::Newest { limit: 10, skip: 0 }).await.unwrap();
+    let notes = page.items.iter().filter(|item| item.message.plain_text().contains("System: Hook Clock: Hello from")).count();
+    assert_eq!(notes, 1);
+    while !store.scan(&unit, Table::Meta, &owed).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    second.close().await;
 }
 
 #[tokio::test]

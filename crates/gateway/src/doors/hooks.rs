@@ -4,12 +4,12 @@
 //! A repeat (same `Idempotency-Key`, same wish) names the same run and starts nothing.
 
 mod call;
+mod follow;
 mod mapping;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -21,15 +21,14 @@ use axum::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::oneshot;
 
-use clawstead_agent::{HistoryPage, OutboxState, RunRow};
+use clawstead_agent::HistoryPage;
 use clawstead_config::{Config, HooksConfig};
-use clawstead_terms::{AgentId, DeliveryTarget, Failure, FailureCode, Origin, Part, Role, RunId, RunStatus, SessionKey, TurnOptions};
-use clawstead_world::TaskKind;
+use clawstead_terms::{AgentId, DeliveryTarget, Failure, FailureCode, Origin, Part, Role, RunId, SessionKey, TurnOptions};
 
 use self::{
     call::{Key, Mapped, Mode, Refusal, Turn, Wake, When},
+    follow::{Duty, Tell},
     mapping::Scene,
 };
 use super::{
@@ -38,20 +37,12 @@ use super::{
     limits::{Credential, FailureLimiter, FailureRule, Suspect},
     openai::{derived, not_allowed},
 };
-use crate::{
-    cron::{Cron, RunDesk as _},
-    letters,
-    rpc::chat::ChatRpc,
-};
+use crate::{cron::Cron, keeper::Keeper, letters, rpc::chat::ChatRpc};
 
 /// Wrong tokens of one client in a minute before it is told to wait; a right one is always taken.
 const FAILURES: FailureRule = FailureRule { attempts_max: 20, window_ms: 60_000, lockout_ms: 60_000, exempt_loopback: false };
 /// Newest messages that are looked through for an event that waits already.
 const WAITING_LOOK: usize = 50;
-/// How long a reply may take to reach its channel before `waitForCompletion` answers without it.
-const DELIVERY_WAIT: Duration = Duration::from_secs(30);
-/// Characters of an answer told to the main session.
-const SUMMARY_CHARS: usize = 2_000;
 /// Items of one request with `forEach` at most.
 const ITEMS_MAX: usize = 50;
 /// Put before a hook's turn whose message may hold words of strangers.
@@ -62,13 +53,16 @@ struct Hooks {
     chat: Arc<ChatRpc>,
     cron: Cron,
     config: Arc<ArcSwap<Config>>,
+    keeper: Keeper,
     failures: FailureLimiter,
 }
 
-/// The routes below `hooks.path`. They check the hook token themselves.
-pub fn routes(chat: Arc<ChatRpc>, cron: Cron, config: Arc<ArcSwap<Config>>) -> axum::Router {
-    let hooks = Hooks { chat, cron, config, failures: FailureLimiter::default() };
-    axum::Router::new().fallback(handle).with_state(Arc::new(hooks))
+/// The routes below `hooks.path`. They check the hook token themselves. Runs of hooks that an earlier life of the
+/// gateway began are followed on.
+pub fn routes(chat: Arc<ChatRpc>, cron: Cron, config: Arc<ArcSwap<Config>>, keeper: Keeper) -> axum::Router {
+    let hooks = Arc::new(Hooks { chat, cron, config, keeper, failures: FailureLimiter::default() });
+    hooks.go_on();
+    axum::Router::new().fallback(handle).with_state(hooks)
 }
 
 fn not_found() -> Response<Body> {
@@ -305,12 +299,17 @@ impl Hooks {
         let run = RunId::from(id.as_str());
         let body = letters::body(&turn.message, &[]).map_err(|failure| of(&failure))?;
         let letter = letters::letter(&self.chat.world, Origin::Hook { name: turn.name.clone() }, session, run.clone(), body, options);
+        let duty = Duty { name: turn.name.clone(), when: turn.when, has_target: target.is_some() };
+        if turn.deliver {
+            // Before the letter: what is accepted is told of, whatever happens to this process.
+            self.owe(&agent, &run, &duty).await.map_err(|failure| of(&failure))?;
+        }
         let repeated = matches!(self.chat.post.deliver(letter).await.map_err(|failure| of(&failure))?, clawstead_world::Accepted::Duplicate(_));
         let mut answer = json!({ "ok": true, "runId": run });
         if !turn.wait && (repeated || !turn.deliver) {
             return Ok(answer);
         }
-        let ended = self.follow(agent, run, turn.clone(), target.is_some(), !repeated);
+        let ended = self.follow(agent, run, duty, if turn.deliver && !repeated { Tell::IfNotDelivered } else { Tell::Nobody });
         if turn.wait
             && let Ok(completion) = ended.await
         {
@@ -342,69 +341,6 @@ impl Hooks {
             .unwrap_or_else(|| "default".into());
         Some(DeliveryTarget { channel: turn.channel.as_str().into(), account, to, thread_id: None, reply_to: None })
     }
-
-    /// Waits for the end of a run in a task of its own, so that it does not depend on the caller's patience; tells
-    /// the main session of an answer that reached nobody.
-    fn follow(self: &Arc<Self>, agent: AgentId, run: RunId, turn: Turn, has_target: bool, announce: bool) -> oneshot::Receiver<Result<Value, Refusal>> {
-        let (told, ended) = oneshot::channel();
-        let hooks = Arc::clone(self);
-        let stop = self.chat.world.tasks.stopping();
-        self.chat.world.tasks.spawn::<_, Failure>(TaskKind::logged("hook run"), async move {
-            let row = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                row = hooks.chat.desk.ended(&agent, &run) => row,
-            };
-            let row = match row {
-                Ok(row) => row,
-                Err(failure) => {
-                    let _ = told.send(Err(of(&failure)));
-                    return Err(failure);
-                }
-            };
-            let spoke = row.text.as_ref().is_some_and(|text| !text.trim().is_empty()) && !row.silent;
-            let attempted = has_target && (spoke || row.failure.is_some());
-            let delivered = attempted && hooks.chat.desk.delivered(&agent, &run, DELIVERY_WAIT).await.is_some_and(|sent| sent.state == OutboxState::Done);
-            let _ = told.send(Ok(completion(&row, delivered, attempted)));
-            if announce && turn.deliver && !delivered {
-                hooks.announce(&agent, &run, &turn, &row).await?;
-            }
-            Ok(())
-        });
-        ended
-    }
-
-    async fn announce(&self, agent: &AgentId, run: &RunId, turn: &Turn, row: &RunRow) -> Result<(), Failure> {
-        if row.silent {
-            return Ok(());
-        }
-        let status = if row.status == RunStatus::Ok { String::new() } else { format!(" ({})", status_word(row.status)) };
-        let said = row.text.clone().or_else(|| row.failure.as_ref().map(|failure| failure.message.clone())).unwrap_or_default();
-        let summary: String = said.trim().chars().take(SUMMARY_CHARS).collect();
-        let text = format!("Hook {}{status}: {summary}", turn.name);
-        self.cron.wake(agent, None, &text, turn.when == When::Now, RunId::from(format!("hook-note:{run}"))).await
-    }
-}
-
-const fn status_word(status: RunStatus) -> &'static str {
-    match status {
-        RunStatus::Ok => "ok",
-        RunStatus::Aborted => "aborted",
-        _ => "error",
-    }
-}
-
-fn completion(row: &RunRow, delivered: bool, attempted: bool) -> Value {
-    let mut out = json!({
-        "status": status_word(row.status),
-        "replyDisposition": if row.silent { "silent" } else { "visible" },
-        "delivered": delivered,
-        "deliveryAttempted": attempted,
-    });
-    if let Some(failure) = &row.failure {
-        out["error"] = json!(failure.message);
-    }
-    out
 }
 
 #[cfg(test)]

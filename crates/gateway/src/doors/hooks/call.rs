@@ -1,6 +1,7 @@
 //! What a hook wants, read from its payload or from a mapping.
 
 use ::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mapping::{Scene, is_template, render};
@@ -21,7 +22,8 @@ impl Refusal {
 }
 
 /// When the agent is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum When {
     Now,
     NextHeartbeat,
