@@ -37,7 +37,7 @@ impl Drop for Served {
 async fn serve(memory: Arc<dyn SharedMemory>, lease: Duration) -> Served {
     let world = world();
     let host = LocalHost::new("jerry-gateway", world.clone());
-    host.add_farm_agent(AgentId::parse("jerry").unwrap(), BTreeSet::from(["slack".to_owned()])).await;
+    host.add_farm_agent(AgentId::parse("jerry").expect("an id"), BTreeSet::from(["slack".to_owned()])).await;
     let hub = Hub::new(Arc::new(host), memory, world).with_lease(lease);
     let mut peers = PeerList::default();
     let mut tokens = serde_json::Map::new();
@@ -47,11 +47,11 @@ async fn serve(memory: Arc<dyn SharedMemory>, lease: Duration) -> Served {
         if name == "operator" {
             scopes.insert(Scope::Operator);
         }
-        peers.add(Arc::new(Peer { name: name.into(), scopes }), &token).unwrap();
+        peers.add(Arc::new(Peer { name: name.into(), scopes }), &token).expect("a peer");
         tokens.insert(name.into(), token.into());
     }
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("it works");
+    let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
     let app = axum::Router::new().nest("/mcp", hub.router(Arc::new(peers), HttpSettings::default()));
     let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener") });
     Served { given: json!({ "url": url, "tokens": tokens }), task }
@@ -63,7 +63,7 @@ async fn play(python: &PathBuf, scenario: &str, given: &Value) {
     command.arg(script).arg(scenario).arg(given.to_string()).kill_on_drop(true);
     // Nothing but the scenario may reach a network.
     command.env("FASTMCP_CHECK_FOR_UPDATES", "off").env("NO_PROXY", "*").env("PYTHONDONTWRITEBYTECODE", "1");
-    let output = tokio::time::timeout(LIMIT, command.output()).await.unwrap_or_else(|_| panic!("{scenario} did not end within {LIMIT:?}")).unwrap();
+    let output = tokio::time::timeout(LIMIT, command.output()).await.unwrap_or_else(|_| panic!("{scenario} did not end within {LIMIT:?}")).expect("it works");
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim_end().ends_with("ok"), "{scenario}: {}\n{said}\n{errors}", output.status);
 }

@@ -20,7 +20,7 @@ fn url(server: &Server) -> String {
 }
 
 fn bobby(name: &str) -> MemoryKey {
-    MemoryKey::new(Space::Agent(AgentId::parse("bobby").unwrap()), name).unwrap()
+    MemoryKey::new(Space::Agent(AgentId::parse("bobby").expect("an id")), name).expect("a key")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +42,7 @@ async fn the_bus_in_memory_passes_the_suite() {
 }
 
 async fn consul(server: &Server) -> Arc<dyn Coord> {
-    let coord = Consul::new(&Settings::at([format!("http://127.0.0.1:{}", server.port)]), &world()).unwrap().coord();
+    let coord = Consul::new(&Settings::at([format!("http://127.0.0.1:{}", server.port)]), &world()).expect("settings").coord();
     // It listens before it has a leader.
     for _ in 0..600 {
         if coord.put("openclaw/ready", "yes".into()).await.is_ok() {

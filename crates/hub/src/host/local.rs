@@ -88,6 +88,7 @@ impl LocalHost {
             heartbeat_enabled: false,
             last_check: None,
             last_check_result: None,
+            last_alert: None,
             owner: None,
         };
         let agent = Agent { listing, inbox: VecDeque::new(), settled: VecDeque::new(), keys: BTreeMap::new() };
@@ -189,6 +190,7 @@ impl HubHost for LocalHost {
             heartbeat_enabled: new.heartbeat_enabled.unwrap_or(false),
             last_check: None,
             last_check_result: None,
+            last_alert: None,
             owner: Some(owner.clone()),
         };
         state.agents.insert(new.id, Agent { listing, inbox: VecDeque::new(), settled: VecDeque::new(), keys: BTreeMap::new() });
@@ -215,6 +217,9 @@ impl HubHost for LocalHost {
         }
         if beat.last_check_result.is_some() {
             there.last_check_result = beat.last_check_result;
+        }
+        if let Some(alert) = beat.alert {
+            there.last_alert = Some(format!("{}: {alert}", crate::memory::format::rfc3339(now)));
         }
         Ok(now)
     }

@@ -88,6 +88,8 @@ pub struct Listing {
     pub last_check: Option<Millis>,
     /// What that heartbeat said.
     pub last_check_result: Option<String>,
+    /// The last alert it told, with its time.
+    pub last_alert: Option<String>,
     /// Who registered it; `None` for agents of the farm.
     pub owner: Option<Owner>,
 }
@@ -110,6 +112,8 @@ pub struct Beat {
     pub status: Option<String>,
     /// What the last check of the agent's own work found.
     pub last_check_result: Option<String>,
+    /// Something people should know, kept as [`Listing::last_alert`] until the next one.
+    pub alert: Option<String>,
 }
 
 /// What a letter is for.

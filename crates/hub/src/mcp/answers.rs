@@ -53,6 +53,9 @@ pub struct AgentAnswer {
     /// What that heartbeat said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check_result: Option<String>,
+    /// The last alert it told, with its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_alert: Option<String>,
 }
 
 impl AgentAnswer {
@@ -69,6 +72,7 @@ impl AgentAnswer {
             model_provider: listing.model_provider,
             last_check: listing.last_check.map(rfc3339),
             last_check_result: listing.last_check_result,
+            last_alert: listing.last_alert,
         }
     }
 }

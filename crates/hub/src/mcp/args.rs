@@ -16,6 +16,8 @@ pub enum SpaceArg {
     Agent,
     /// Everybody's.
     Shared,
+    /// Everybody's notes of where things stand (current-focus); in Consul below openclaw/shared-state.
+    State,
 }
 
 /// How a letter ended.
@@ -89,6 +91,10 @@ pub struct HeartbeatArgs {
     #[serde(default)]
     #[schemars(length(max = 2000))]
     pub last_check_result: Option<String>,
+    /// Something people should know; agent_discover shows the newest with its time.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 2000))]
+    pub alert: Option<String>,
 }
 
 /// `send_message`.
@@ -194,7 +200,7 @@ pub struct SetMemoryArgs {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetMemoryArgs {
-    /// Whose memory (any agent); needed unless space is "shared".
+    /// Whose memory (any agent); needed when space is "agent".
     #[serde(default)]
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}$"))]
     pub agent_id: Option<String>,

@@ -101,11 +101,11 @@ impl Hub {
     async fn heartbeat(&self, caller: &Caller, args: Value) -> Result<Beaten, ToolError> {
         let args: HeartbeatArgs = read(args)?;
         caller.need(Scope::Register)?;
-        for (what, text, max) in [("status", &args.status, 64), ("last_check_result", &args.last_check_result, 2_000)] {
+        for (what, text, max) in [("status", &args.status, 64), ("last_check_result", &args.last_check_result, 2_000), ("alert", &args.alert, 2_000)] {
             text.as_deref().map_or(Ok(()), |text| within(what, text, max))?;
         }
         let agent = self.acting(caller, &args.agent_id).await?;
-        let at = self.host.beat(&agent, Beat { status: args.status, last_check_result: args.last_check_result }).await?;
+        let at = self.host.beat(&agent, Beat { status: args.status, last_check_result: args.last_check_result, alert: args.alert }).await?;
         Ok(Beaten { success: true, last_check: rfc3339(at) })
     }
 
@@ -184,6 +184,7 @@ impl Hub {
         let space = match args.space {
             SpaceArg::Agent => Space::Agent(agent),
             SpaceArg::Shared => Space::Shared,
+            SpaceArg::State => Space::State,
         };
         let key = MemoryKey::new(space, &args.key)?;
         if args.value.is_null() {
@@ -200,8 +201,9 @@ impl Hub {
         let limit = limit(args.limit, 100, 1_000)?;
         let space = match (args.space, &args.agent_id) {
             (SpaceArg::Shared, _) => Space::Shared,
+            (SpaceArg::State, _) => Space::State,
             (SpaceArg::Agent, Some(id)) => Space::Agent(AgentId::parse(id)?),
-            (SpaceArg::Agent, None) => return Err(ToolError::invalid("agent_id is missing: whose memory? (or set space to \"shared\")")),
+            (SpaceArg::Agent, None) => return Err(ToolError::invalid("agent_id is missing: whose memory? (or set space to \"shared\" or \"state\")")),
         };
         let got = |key: Option<String>, value: Value| MemoryGot { space: args.space, found: true, value, key, version: None, expires_at: None, keys: None };
         let Some(name) = args.key else {
@@ -209,7 +211,7 @@ impl Hub {
             return Ok(MemoryGot { keys: Some(keys), ..got(None, Value::Null) });
         };
         match (&space, name.as_str()) {
-            (Space::Shared, "recent-events") => {
+            (Space::Shared | Space::State, "recent-events") => {
                 let events = self.memory.recent_events(limit).await?;
                 return Ok(got(Some(name), events.iter().map(Event::to_json).collect()));
             }

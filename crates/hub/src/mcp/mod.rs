@@ -16,12 +16,13 @@ pub mod tools;
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use clawstead_terms::{Failure, Millis};
-use clawstead_world::World;
+use clawstead_world::{TaskKind, World};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler, ServiceExt as _,
     model::{
@@ -33,7 +34,7 @@ use rmcp::{
 use serde_json::{Map, Value};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -84,13 +85,24 @@ impl Hub {
     }
 
     /// Makes a call as `caller`. This is what both doors use; the gateway can use it for calls of its own.
-    /// `None`: there is no such tool.
+    /// `None`: there is no such tool. A call that began is carried to its end, also when the caller goes away: a store is
+    /// never left in the middle.
     pub async fn call(&self, caller: &Caller, tool: &str, args: Map<String, Value>) -> Option<Result<Value, ToolError>> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
             return Some(Err(Failure::busy(format!("the hub answers {CALLS_MAX} calls already"), 200).into()));
         };
-        match tokio::time::timeout(CALL_LIMIT, self.dispatch(caller, tool, args)).await {
-            Ok(answer) => answer,
+        let (done, answered) = oneshot::channel();
+        let (hub, caller, name) = (self.clone(), caller.clone(), tool.to_owned());
+        self.world.tasks.spawn::<_, Infallible>(TaskKind::logged("hub call"), async move {
+            let answer = hub.dispatch(&caller, &name, args).await;
+            drop(slot);
+            // A caller that has gone away hears nothing.
+            let _ = done.send(answer);
+            Ok(())
+        });
+        match tokio::time::timeout(CALL_LIMIT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Some(Err(Failure::internal(format!("{tool} broke off; the gateway's log says why")).into())),
             Err(_) => {
                 let why = format!("{tool} did not end within {} s; it may have happened", CALL_LIMIT.as_secs());
                 Some(Err(Failure::new(clawstead_terms::FailureCode::Timeout, why).with_hint("repeat it with the same idempotency_key or request_id").into()))

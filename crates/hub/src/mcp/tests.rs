@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 use super::{http::HttpSettings, *};
 use crate::{
     host::local::LocalHost,
-    memory::LocalMemory,
+    memory::{Event, Expect, LocalMemory, MemoryError, MemoryKey, Popped, Remembered, Removed, Space, Stamp, Task},
     peers::{Peer, PeerList, Scope},
 };
 
@@ -234,6 +234,12 @@ async fn memory_events_and_tasks_are_shared() {
     assert_eq!(f.good(&f.laptop, "set_memory", json!({"agent_id": "bobby", "key": "k", "value": null})).await["removed"], json!(true));
     assert_eq!(f.good(&f.laptop, "get_memory", json!({"agent_id": "bobby", "key": "k"})).await["found"], json!(false));
 
+    f.good(&f.laptop, "set_memory", json!({"agent_id": "bobby", "key": "current-focus", "value": "x", "space": "state"})).await;
+    assert_eq!(f.good(&f.laptop, "get_memory", json!({"key": "current-focus", "space": "state"})).await["value"], json!("x"));
+    f.good(&f.laptop, "agent_heartbeat", json!({"agent_id": "bobby", "alert": "2 failed allocations"})).await;
+    let alert = f.good(&f.laptop, "agent_discover", json!({})).await["agents"][0]["last_alert"].clone();
+    assert!(alert.as_str().is_some_and(|text| text.ends_with("Z: 2 failed allocations")), "{alert}");
+
     for _ in 0..2 {
         f.good(&f.laptop, "push_event", json!({"agent_id": "bobby", "event": "nomad-alert-cleared", "request_id": "e1"})).await;
     }
@@ -276,6 +282,71 @@ async fn dead_letters_are_seen_by_theirs_and_replayed_by_operators() {
     assert!(busy.code == "BUSY" && busy.retry_after_ms == Some(60_000), "{busy:?}");
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(f.bad(&f.phone, "dlq_replay", json!({"message_id": "ghost"})).await.code, "NOT_FOUND");
+}
+
+/// A store that never answers.
+struct Stuck;
+
+#[async_trait::async_trait]
+impl SharedMemory for Stuck {
+    fn engine(&self) -> &'static str {
+        "stuck"
+    }
+    async fn set(&self, _: &MemoryKey, _: &Value, _: Option<Duration>, _: &Expect) -> Result<Stamp, MemoryError> {
+        panic!("on purpose")
+    }
+    async fn get(&self, _: &MemoryKey) -> Result<Option<Remembered>, MemoryError> {
+        std::future::pending().await
+    }
+    async fn remove(&self, _: &MemoryKey, _: &Expect) -> Result<Removed, MemoryError> {
+        Err(MemoryError::Unavailable("stuck".into()))
+    }
+    async fn keys(&self, _: &Space) -> Result<Vec<String>, MemoryError> {
+        std::future::pending().await
+    }
+    async fn push_event(&self, _: &Event) -> Result<(), MemoryError> {
+        Err(MemoryError::Unknown { what: "the event".into(), why: "stuck".into() })
+    }
+    async fn recent_events(&self, _: usize) -> Result<Vec<Event>, MemoryError> {
+        std::future::pending().await
+    }
+    async fn push_task(&self, _: &Task) -> Result<u64, MemoryError> {
+        Err(MemoryError::Full { what: "the task queue".into(), max: 1 })
+    }
+    async fn pop_task(&self, _: &str, _: &str) -> Result<Option<Popped>, MemoryError> {
+        std::future::pending().await
+    }
+    async fn waiting_tasks(&self, _: usize) -> Result<Vec<Task>, MemoryError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_holds_nobody_for_ever() {
+    let mut f = farm().await;
+    f.hub.memory = Arc::new(Stuck);
+    f.good(&f.laptop, "agent_register", json!({"agent_id": "bobby"})).await;
+    let late = f.bad(&f.laptop, "get_memory", json!({"agent_id": "bobby", "key": "k"})).await;
+    assert!(late.code == "TIMEOUT" && late.hint.is_some(), "{late:?}");
+    for (tool, args, code) in [
+        ("set_memory", json!({"agent_id": "bobby", "key": "k", "value": 1}), "INTERNAL"),
+        ("set_memory", json!({"agent_id": "bobby", "key": "k", "value": null}), "UNAVAILABLE"),
+        ("push_event", json!({"agent_id": "bobby", "event": "e"}), "TIMEOUT"),
+        ("push_task", json!({"agent_id": "bobby", "task": "t"}), "BUSY"),
+    ] {
+        assert_eq!(f.bad(&f.laptop, tool, args.clone()).await.code, code, "{tool} {args}");
+    }
+    // One place is taken by the call above that still waits, none by the one that broke off.
+    for free in (0..CALLS_MAX - 1).rev() {
+        let (hub, caller) = (f.hub.clone(), f.laptop.clone());
+        let Value::Object(args) = json!({"agent_id": "bobby", "key": "k"}) else { panic!("no object") };
+        tokio::spawn(async move { hub.call(&caller, "get_memory", args).await });
+        while f.hub.slots.available_permits() > free {
+            tokio::task::yield_now().await;
+        }
+    }
+    let busy = f.bad(&f.laptop, "agent_discover", json!({})).await;
+    assert!(busy.code == "BUSY" && busy.retry_after_ms.is_some(), "{busy:?}");
 }
 
 struct Web(axum::Router);

@@ -51,7 +51,15 @@ async fn values(memory: &dyn SharedMemory) {
         assert_eq!((&read.value, read.expires), (value, None));
     }
     assert_eq!(good("spaces are apart", memory.get(&key(&two, "a")).await), None);
-    assert_eq!(good("shared is apart", memory.get(&key(&Space::Shared, "a")).await), None);
+    for space in [Space::Shared, Space::State] {
+        assert_eq!(good("spaces of all are apart", memory.get(&key(&space, "a")).await), None);
+        good("set", memory.set(&key(&space, "suite-apart"), &json!(format!("{space:?}")), None, &Expect::Any).await);
+    }
+    for space in [Space::Shared, Space::State] {
+        let read = good("get", memory.get(&key(&space, "suite-apart")).await);
+        assert_eq!(read.map(|r| r.value), Some(json!(format!("{space:?}"))));
+        good("remove", memory.remove(&key(&space, "suite-apart"), &Expect::Any).await);
+    }
     good("set", memory.set(&key(&one, "b.c_d-e"), &json!(1), None, &Expect::Any).await);
     good("set", memory.set(&key(&Space::Shared, "suite-shared"), &json!(2), None, &Expect::Any).await);
     assert_eq!(good("keys", memory.keys(&one).await), ["a", "b.c_d-e"]);
@@ -114,7 +122,7 @@ async fn bounds(memory: &dyn SharedMemory) {
         assert!(MemoryKey::new(Space::Shared, name).is_err(), "{name:?}");
     }
     for name in RESERVED {
-        assert!(MemoryKey::new(Space::Shared, name).is_err(), "{name:?}");
+        assert!(MemoryKey::new(Space::Shared, name).is_err() && MemoryKey::new(Space::State, name).is_err(), "{name:?}");
     }
     let long = Event { at: None, agent: None, event: "x".repeat(EVENT_BYTES_MAX + 1), id: None };
     assert!(matches!(memory.push_event(&long).await, Err(MemoryError::Invalid(_))));

@@ -58,6 +58,7 @@ impl CoordMemory {
         match space {
             Space::Agent(agent) => format!("{}/shared-memory/{agent}/", self.root),
             Space::Shared => format!("{}/shared/", self.root),
+            Space::State => format!("{}/shared-state/", self.root),
         }
     }
 
@@ -221,7 +222,7 @@ impl SharedMemory for CoordMemory {
         let now = self.world.clock.now();
         let entries = self.coord.list(&prefix).await?;
         let live = |entry: &Entry| format::unwrap(format::lenient(&entry.value)).1.is_none_or(|at| at > now);
-        let named = |entry: &Entry| entry.key.strip_prefix(&prefix).filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned);
+        let named = |entry: &Entry| entry.key.strip_prefix(&prefix).filter(|name| MemoryKey::new(space.clone(), name).is_ok()).map(str::to_owned);
         Ok(entries.iter().filter(|entry| live(entry)).filter_map(named).take(KEYS_MAX).collect())
     }
 

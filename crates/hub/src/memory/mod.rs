@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | memory of an agent | `openclaw/shared-memory/<agent>/<key>` | `openclaw:agents:<agent>:memory:<key>` |
 //! | memory of all | `openclaw/shared/<key>` | `openclaw:shared:<key>` |
+//! | where things stand | `openclaw/shared-state/<key>` | `openclaw:shared-state:<key>` |
 //! | recent events | `openclaw/shared-state/recent-events`, an array of `{timestamp, agent, event}` | list `openclaw:shared:recent-events` of `<timestamp>: <agent>: <event>` |
 //! | tasks | one key each below `openclaw/shared/task-queue/` | list `openclaw:shared:task-queue` |
 //!
@@ -64,6 +65,8 @@ pub enum Space {
     Agent(AgentId),
     /// Everybody's.
     Shared,
+    /// Everybody's notes of where things stand (`current-focus`).
+    State,
 }
 
 /// A key in a space.
@@ -74,14 +77,14 @@ pub struct MemoryKey {
     name: String,
 }
 
-/// Names in the shared space that have a meaning of their own.
+/// Names in the two spaces of all that have a meaning of their own.
 pub const RESERVED: [&str; 4] = ["recent-events", "task-queue", "task-claims", "memory-index"];
 
 impl MemoryKey {
     /// Reads a key: letters, digits, `.`, `_` and `-`, first a letter or digit, at most [`KEY_BYTES_MAX`].
     ///
     /// # Errors
-    /// `INVALID_REQUEST`, with the rule; also for the [`RESERVED`] names of the shared space.
+    /// `INVALID_REQUEST`, with the rule; also for the [`RESERVED`] names of the spaces of all.
     pub fn new(space: Space, name: &str) -> Result<Self, Failure> {
         let bytes = name.as_bytes();
         let ok = (1..=KEY_BYTES_MAX).contains(&bytes.len())
@@ -92,8 +95,8 @@ impl MemoryKey {
                 "{name:?} is not a memory key: letters, digits, dot, _ and -, first a letter or digit, at most {KEY_BYTES_MAX}"
             )));
         }
-        if space == Space::Shared && RESERVED.contains(&name) {
-            return Err(Failure::invalid(format!("the shared key \"{name}\" is kept by push_event, push_task and pop_task")));
+        if !matches!(space, Space::Agent(_)) && RESERVED.contains(&name) {
+            return Err(Failure::invalid(format!("the key \"{name}\" is kept by push_event, push_task and pop_task")));
         }
         Ok(Self { space, name: name.to_owned() })
     }

@@ -243,7 +243,7 @@ impl Vault {
             files::append(&folder, &path, &head, &line)
         })
         .await?;
-        let committed = self.commit(&[log.clone()], agent, "append to").await;
+        let committed = self.commit(std::slice::from_ref(log), agent, "append to").await;
         drop(guard);
         Ok(committed)
     }

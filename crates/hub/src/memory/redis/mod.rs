@@ -67,6 +67,7 @@ impl RedisMemory {
         match space {
             Space::Agent(agent) => format!("{}:agents:{agent}:memory:", self.root),
             Space::Shared => format!("{}:shared:", self.root),
+            Space::State => format!("{}:shared-state:", self.root),
         }
     }
 
@@ -74,6 +75,7 @@ impl RedisMemory {
         match space {
             Space::Agent(agent) => format!("{}:agents:{agent}:memory-index", self.root),
             Space::Shared => format!("{}:shared:memory-index", self.root),
+            Space::State => format!("{}:shared-state:memory-index", self.root),
         }
     }
 
