@@ -187,6 +187,8 @@ pub struct BusConfig {
     pub password: Option<Secret>,
     /// TLS to the engine.
     pub tls: TlsFiles,
+    /// NATS: copies of each letter, 1, 3 or 5; default 1.
+    pub replicas: usize,
     /// Letters go over the peer link while the engine is away (`fallback: "peer"`); default false.
     pub fallback_peer: bool,
 }
@@ -348,6 +350,7 @@ fn bus(v: View<'_>, coord: &CoordConfig, cx: &Cx<'_>) -> BusConfig {
         user: v.at("user").word(),
         password: v.at("password").secret(),
         tls: if same && !v.at("caFile").present() { coord.tls.clone() } else { tls(v, cx) },
+        replicas: v.at("replicas").u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
         fallback_peer: v.at("fallback").str() == Some("peer"),
     }
 }

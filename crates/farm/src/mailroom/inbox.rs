@@ -1,0 +1,534 @@
+//! Letters that come: checked, stored, worked on, answered.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use clawstead_bus::{Delivery, MailBox, Sealed, Settle};
+use clawstead_cluster::{
+    Now,
+    envelope::{Envelope, Kind, Receipt, ReceiptType, letter_of, open},
+    keys::KeyRing,
+    letter::{Act, Event, HandlerEnd, Row, RowInput, RowState, StatusQuery, UNKNOWN_LETTER, busy_level},
+    names::party_unit,
+    policy::Policy,
+    receive::{Checks, Known, Verdict, examine},
+};
+use clawstead_state::{Batch, Op, Scan, Table};
+use clawstead_terms::{Failure, Unit};
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::{
+    CALL_CONTENT_TYPE, Handled, Head, Incoming, Outcome, Parts, Places, RESULT_CONTENT_TYPE, RemoteRun, SentRow, TakenRow,
+    clerk::{Clerk, Command, Follow, Then},
+    rows::{self, EPOCH, in_key, is_open, tell},
+};
+
+/// Letters that ended are shown this long, ms.
+const SHOWN_MS: i64 = 3_600_000;
+/// Runs elsewhere are known this long, ms: as long as runs here.
+const RUNS_KEPT_MS: i64 = 7 * 86_400_000;
+/// Rows of one kind that one round removes at most.
+const PRUNED_AT_ONCE: usize = 500;
+/// Rows read at a time.
+const PAGE: usize = 1000;
+
+type Place = (Unit, String);
+
+/// What is going on with letters that came.
+#[derive(Default)]
+pub(super) struct Inbox {
+    open: BTreeMap<Place, TakenRow>,
+    /// Bytes and number of open letters of a unit.
+    depth: BTreeMap<Unit, (u64, u64)>,
+    /// Highest epoch seen of letters to a unit, by the unit that wrote.
+    seen: BTreeMap<(Unit, Unit), u64>,
+}
+
+impl Inbox {
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When the next row wants to tell that work goes on.
+    pub(super) fn due_at(&self) -> Option<u64> {
+        self.open.values().filter_map(|taken| taken.row.due_at()).min()
+    }
+
+    fn insert(&mut self, place: Place, taken: TakenRow) {
+        let size = taken.letter.as_ref().map_or(0, size_of);
+        if self.open.insert(place.clone(), taken).is_none() {
+            let depth = self.depth.entry(place.0).or_default();
+            (depth.0, depth.1) = (depth.0 + size, depth.1 + 1);
+        }
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<TakenRow> {
+        let taken = self.open.remove(place)?;
+        if let Some(depth) = self.depth.get_mut(&place.0) {
+            let size = taken.letter.as_ref().map_or(0, size_of);
+            (depth.0, depth.1) = (depth.0.saturating_sub(size), depth.1.saturating_sub(1));
+        }
+        Some(taken)
+    }
+}
+
+fn size_of(letter: &Envelope) -> u64 {
+    letter.to_bytes().map_or(0, |bytes| bytes.len() as u64)
+}
+
+/// The world as the check sees it for one letter.
+struct View<'a> {
+    parts: &'a Parts,
+    ring: &'a KeyRing,
+    policy: &'a Policy,
+    seen: Option<u64>,
+    known: Option<&'a TakenRow>,
+    sent_to: Option<String>,
+}
+
+impl Checks for View<'_> {
+    fn farm(&self) -> &str {
+        &self.parts.farm
+    }
+
+    fn gateway(&self) -> &str {
+        &self.parts.gateway
+    }
+
+    fn keys(&self) -> &KeyRing {
+        self.ring
+    }
+
+    fn policy(&self) -> &Policy {
+        self.policy
+    }
+
+    fn epoch_seen(&self, _: &Unit) -> Option<u64> {
+        self.seen
+    }
+
+    fn owner(&self, unit: &Unit) -> Option<(String, u64)> {
+        Places::of(self.parts.places.as_ref(), unit).map(|place| (place.gateway, place.epoch))
+    }
+
+    fn held(&self, unit: &Unit) -> Option<u64> {
+        self.parts.keeper.claims.get(unit).map(|fence| fence.epoch)
+    }
+
+    fn known(&self, letter: &Envelope) -> Known {
+        match self.known {
+            None => Known::New,
+            Some(taken) if taken.row.is_reopened_by(letter) => Known::Reopen,
+            Some(_) => Known::Repeat,
+        }
+    }
+
+    fn sent_to(&self, _: &str) -> Option<String> {
+        self.sent_to.clone()
+    }
+}
+
+impl Clerk {
+    /// Something came. It is settled when it is stored, or refused for good.
+    pub(super) async fn arrive(&mut self, delivery: Delivery) {
+        let Delivery { raw, settle } = delivery;
+        let peek = match open(&raw) {
+            Ok(opened) => opened.envelope,
+            Err(refusal) => {
+                self.parts.witness.rejected(None, refusal.code(), &refusal.to_string());
+                return self.settle(settle);
+            }
+        };
+        let target = party_unit(&peek.target_agent);
+        let source = party_unit(&peek.source_agent);
+        let place = target.clone().map(|unit| (unit, in_key(&peek)));
+        let (mut known, mut seen, mut asked) = (None, None, None);
+        if let (Some(place), Some(source)) = (&place, &source)
+            && self.parts.keeper.claims.get(&place.0).is_some()
+        {
+            let found = async {
+                if peek.kind != Kind::Receipt {
+                    known = self.known(place).await?;
+                }
+                seen = self.epoch_seen(&place.0, source).await?;
+                if let (Kind::Reply, Some(cause)) = (peek.kind, &peek.causation_id) {
+                    asked = self.parts.keeper.get::<RemoteRun>(&place.0, Table::Meta, &rows::run_key(cause)).await?;
+                }
+                Ok::<(), Failure>(())
+            };
+            if let Err(failure) = found.await {
+                // Unsettled, it comes again when the store is back.
+                tracing::warn!(err = %failure, "a letter cannot be checked; it comes again");
+                return;
+            }
+        }
+        let now = self.parts.now();
+        let verdict = {
+            let ring = self.parts.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let policy = self.parts.policy.load();
+            let sent_to = (peek.kind == Kind::Receipt).then(|| Receipt::of(&peek).ok()).flatten().and_then(|receipt| self.sent_to(&receipt.of));
+            let view = View { parts: &self.parts, ring: &ring, policy: &policy, seen, known: known.as_ref(), sent_to };
+            examine(&raw, &view, &mut self.limiter, now)
+        };
+        match (verdict, place) {
+            (Verdict::Take(letter), Some(place)) => self.take(place, *letter, asked, settle, now),
+            (Verdict::Reopen(letter) | Verdict::Repeat(letter), Some(place)) => match known {
+                Some(taken) => self.again(place, taken, *letter, settle, now),
+                None => self.settle(settle),
+            },
+            (Verdict::Receipt(_, receipt), _) => {
+                self.heard(&receipt);
+                self.settle(settle);
+            }
+            (Verdict::Asked(letter, query), Some(place)) => {
+                self.asked(place.0, *letter, &query).await;
+                self.settle(settle);
+            }
+            (Verdict::Forward(letter, gateway), _) => {
+                self.forward(*letter, gateway);
+                self.settle(settle);
+            }
+            (Verdict::Refuse { refusal, answer }, _) => {
+                // A receipt for a letter that ended meanwhile is no news.
+                if refusal.code() != "receipt_unknown" {
+                    self.parts.witness.rejected(Some(&Head::of(&peek)), refusal.code(), &refusal.to_string());
+                }
+                if let Some(letter) = answer {
+                    let epoch = party_unit(&letter.target_agent).and_then(|unit| self.parts.keeper.claims.get(&unit)).map_or(0, |fence| fence.epoch);
+                    let receipt = Receipt::refused(letter.message_id.clone(), &refusal, epoch);
+                    self.receipt(*letter, receipt);
+                }
+                self.settle(settle);
+            }
+            (_, None) => self.settle(settle),
+        }
+    }
+
+    /// Answers where a letter stands.
+    async fn asked(&self, unit: Unit, letter: Envelope, query: &StatusQuery) {
+        let Some(epoch) = self.parts.keeper.claims.get(&unit).map(|fence| fence.epoch) else { return };
+        let place = (unit, rows::in_key_of(&query.dedupe_key(&letter)));
+        let receipt = match self.known(&place).await {
+            Ok(Some(taken)) => taken.row.receipt(&query.of, epoch),
+            Ok(None) => {
+                let mut receipt = Receipt::plain(query.of.clone(), ReceiptType::Failed, epoch);
+                (receipt.code, receipt.retryable) = (UNKNOWN_LETTER.into(), true);
+                receipt
+            }
+            // The question comes again.
+            Err(_) => return,
+        };
+        self.receipt(letter, receipt);
+    }
+
+    fn settle(&self, settle: Settle) {
+        tokio::spawn(async move {
+            if let Err(err) = settle.done().await {
+                tracing::debug!(%err, "a letter was not settled; it comes again");
+            }
+        });
+    }
+
+    async fn known(&self, place: &Place) -> Result<Option<TakenRow>, Failure> {
+        match self.inbox.open.get(place) {
+            Some(taken) => Ok(Some(taken.clone())),
+            None => self.parts.keeper.get(&place.0, Table::Inbox, &place.1).await,
+        }
+    }
+
+    async fn epoch_seen(&mut self, target: &Unit, source: &Unit) -> Result<Option<u64>, Failure> {
+        let pair = (target.clone(), source.clone());
+        if let Some(epoch) = self.inbox.seen.get(&pair) {
+            return Ok(Some(*epoch));
+        }
+        let stored: Option<u64> = self.parts.keeper.get(target, Table::Meta, &format!("{EPOCH}{source}")).await?;
+        if let Some(epoch) = stored {
+            self.inbox.seen.insert(pair, epoch);
+        }
+        Ok(stored)
+    }
+
+    /// R1, and R4 at once: the sender keeps the order of a lane, so nothing has to wait here.
+    fn take(&mut self, place: Place, letter: Envelope, asked: Option<RemoteRun>, settle: Settle, now: Now) {
+        let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { return };
+        let (bytes, letters) = self.inbox.depth.get(&place.0).copied().unwrap_or_default();
+        if letter.kind != Kind::Reply
+            && let Some(wait_ms) = busy_level(letters, bytes).turns_away(letter.priority())
+        {
+            self.busy_receipt(letter, wait_ms, epoch);
+            return self.settle(settle);
+        }
+        let (row, mut acts) = Row::arrived(&letter, epoch, now);
+        let (row, more) = row.step(&RowInput::Start, epoch, now);
+        acts.extend(more);
+        let mut taken = TakenRow { row, head: Head::of(&letter), letter: Some(letter.clone()), history: Vec::new() };
+        let mut ops = Vec::new();
+        let mut then = vec![Then::Settle(settle)];
+        if let Some(source) = party_unit(&letter.source_agent) {
+            let pair = (place.0.clone(), source.clone());
+            let epoch = letter.hop.sender_epoch;
+            if self.inbox.seen.get(&pair).is_none_or(|seen| *seen < epoch) {
+                self.inbox.seen.insert(pair, epoch);
+                ops.push(Op::Put(Table::Meta, format!("{EPOCH}{source}"), epoch.to_string()));
+            }
+        }
+        if letter.content_type() == RESULT_CONTENT_TYPE && letter.kind == Kind::Reply {
+            let (row, more) = taken.row.step(&RowInput::End(HandlerEnd::Done), epoch, now);
+            taken.row = row;
+            acts.retain(|act| !matches!(act, Act::Work));
+            acts.extend(more);
+            close_run(&letter, asked, now, &mut ops, &mut then);
+        }
+        self.keep(place, taken, &letter, acts, ops, then, now);
+    }
+
+    /// R2.
+    fn again(&mut self, place: Place, mut taken: TakenRow, letter: Envelope, settle: Settle, now: Now) {
+        let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { return };
+        let (row, mut acts) = taken.row.step(&RowInput::Again(&letter), epoch, now);
+        let (row, more) = if row.state == RowState::Delivered { row.step(&RowInput::Start, epoch, now) } else { (row, Vec::new()) };
+        acts.extend(more);
+        taken.row = row;
+        if matches!(taken.row.state, RowState::Processing) && taken.letter.is_none() {
+            (taken.letter, taken.head) = (Some(letter.clone()), Head::of(&letter));
+        }
+        self.keep(place, taken, &letter, acts, Vec::new(), vec![Then::Settle(settle)], now);
+    }
+
+    /// Stores a row with its events; receipts and work follow.
+    fn keep(&mut self, place: Place, mut taken: TakenRow, letter: &Envelope, acts: Vec<Act>, mut ops: Vec<Op>, mut then: Follow, now: Now) {
+        let letter = Arc::new(letter.clone());
+        let (mut receipt, mut work) = (None, None);
+        let mut events: Vec<Event> = Vec::new();
+        for act in acts {
+            match act {
+                Act::Tell(event) => events.push(event),
+                // Each receipt says all that the ones before said.
+                Act::Receipt(one) => receipt = Some(one),
+                Act::Work => work = Some(Then::Work { unit: place.0.clone(), key: place.1.clone(), letter: Arc::clone(&letter) }),
+            }
+        }
+        then.extend(events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)));
+        tell(&mut taken.history, events, now.wall);
+        then.extend(receipt.map(|receipt| Then::Receipt { letter, receipt }));
+        then.extend(work);
+        let over = matches!(taken.row.state, RowState::Acked | RowState::Failed);
+        if over {
+            taken.letter = None;
+        }
+        match serde_json::to_string(&taken) {
+            Ok(json) => ops.push(Op::Put(Table::Inbox, place.1.clone(), json)),
+            Err(err) => tracing::error!(%err, "a row has no JSON form"),
+        }
+        let unit = place.0.clone();
+        if over {
+            self.inbox.remove(&place);
+        } else {
+            self.inbox.insert(place, taken);
+        }
+        self.hand_over(Batch { unit, ops }, then);
+    }
+
+    fn begin(&self, unit: Unit, key: String, letter: Arc<Envelope>) {
+        let (handler, commands) = (Arc::clone(&self.parts.handler), self.command_line());
+        tokio::spawn(async move {
+            let work = tokio::spawn(async move {
+                let incoming = incoming(&letter);
+                handler.handle(&letter, incoming).await
+            });
+            let command = match work.await {
+                Ok(handled) => Command::Ended { unit, key, handled },
+                Err(join) if join.is_panic() => Command::Crashed { unit, key },
+                Err(_) => return,
+            };
+            let _ = commands.send(command).await;
+        });
+    }
+
+    pub(super) fn begin_work(&mut self, unit: Unit, key: String, letter: Arc<Envelope>) {
+        self.begin(unit, key, letter);
+    }
+
+    /// R5: the end, and the answer with it.
+    pub(super) fn ended(&mut self, unit: &Unit, key: &str, handled: Handled) {
+        let place = (unit.clone(), key.to_owned());
+        let Some(epoch) = self.parts.keeper.claims.get(unit).map(|fence| fence.epoch) else { return };
+        let Some(mut taken) = self.inbox.open.get(&place).cloned() else { return };
+        let Some(letter) = taken.letter.clone() else { return };
+        let now = self.parts.now();
+        let done = handled.end == HandlerEnd::Done;
+        let (row, acts) = taken.row.step(&RowInput::End(handled.end), epoch, now);
+        taken.row = row;
+        let answer = handled.outcome.filter(|_| done && letter.kind == Kind::Request).map(|outcome| self.result_of(&letter, &outcome));
+        match answer {
+            None => self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now),
+            Some(Ok((unit, envelope))) => {
+                // One batch: nobody may see the letter done and its answer lost.
+                let (ops, then) = self.closed(place, taken, &letter, acts, now);
+                self.enter(unit, envelope, None, ops, then);
+            }
+            Some(Err(failure)) => {
+                tracing::warn!(err = %failure, "an answer cannot be written");
+                self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now);
+            }
+        }
+    }
+
+    /// As [`Self::keep`], for a batch that somebody else completes.
+    fn closed(&mut self, place: Place, mut taken: TakenRow, letter: &Envelope, acts: Vec<Act>, now: Now) -> (Vec<Op>, Follow) {
+        let (mut ops, mut then, mut events) = (Vec::new(), Vec::new(), Vec::new());
+        let mut receipt = None;
+        for act in acts {
+            match act {
+                Act::Tell(event) => events.push(event),
+                Act::Receipt(one) => receipt = Some(one),
+                Act::Work => {}
+            }
+        }
+        then.extend(events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)));
+        tell(&mut taken.history, events, now.wall);
+        then.extend(receipt.map(|receipt| Then::Receipt { letter: Arc::new(letter.clone()), receipt }));
+        taken.letter = None;
+        match serde_json::to_string(&taken) {
+            Ok(json) => ops.push(Op::Put(Table::Inbox, place.1.clone(), json)),
+            Err(err) => tracing::error!(%err, "a row has no JSON form"),
+        }
+        self.inbox.remove(&place);
+        (ops, then)
+    }
+
+    /// R6.
+    pub(super) fn crashed(&mut self, unit: &Unit, key: &str) {
+        let place = (unit.clone(), key.to_owned());
+        let Some(epoch) = self.parts.keeper.claims.get(unit).map(|fence| fence.epoch) else { return };
+        let Some(mut taken) = self.inbox.open.get(&place).cloned() else { return };
+        let Some(letter) = taken.letter.clone() else { return };
+        let now = self.parts.now();
+        let (row, mut acts) = taken.row.step(&RowInput::Crashed, epoch, now);
+        let (row, more) = if row.state == RowState::Delivered { row.step(&RowInput::Start, epoch, now) } else { (row, Vec::new()) };
+        acts.extend(more);
+        taken.row = row;
+        self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now);
+    }
+
+    /// Rows whose senders are to hear that work goes on.
+    pub(super) fn inbox_due(&mut self) {
+        let now = self.parts.now();
+        let due: Vec<Place> = self.inbox.open.iter().filter(|(_, taken)| taken.row.due_at().is_some_and(|at| at <= now.mono_ms)).map(|(place, _)| place.clone()).collect();
+        for place in due {
+            let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { continue };
+            let Some(taken) = self.inbox.open.get_mut(&place) else { continue };
+            let (row, acts) = taken.row.clone().step(&RowInput::Tick, epoch, now);
+            taken.row = row;
+            let Some(letter) = taken.letter.clone() else { continue };
+            for act in acts {
+                if let Act::Receipt(receipt) = act {
+                    self.receipt(letter.clone(), receipt);
+                }
+            }
+        }
+    }
+
+    /// Unfinished work of a unit goes on.
+    pub(super) async fn read_inbox(&mut self, unit: &Unit) -> Result<(), Failure> {
+        let Some(epoch) = self.parts.keeper.claims.get(unit).map(|fence| fence.epoch) else { return Ok(()) };
+        let mut scan = Scan::prefix(rows::IN).limit(PAGE);
+        loop {
+            let page = self.parts.keeper.scan::<TakenRow>(unit, Table::Inbox, &scan).await?;
+            let Some(last) = page.last().map(|row| row.key.clone()) else { return Ok(()) };
+            for found in page {
+                let mut taken = found.value;
+                if matches!(taken.row.state, RowState::Acked | RowState::Failed) {
+                    continue;
+                }
+                let Some(letter) = taken.letter.clone() else { continue };
+                let place = (unit.clone(), found.key);
+                let now = self.parts.now();
+                let going = taken.row.state == RowState::Processing && self.parts.handler.knows(&letter, &incoming(&letter)).await;
+                if going {
+                    // Its run is with the agent and goes on there: that is no crash.
+                    self.inbox.insert(place.clone(), taken);
+                    self.begin(place.0, place.1, Arc::new(letter));
+                    continue;
+                }
+                let (row, mut acts) = taken.row.step(&RowInput::Crashed, epoch, now);
+                let (row, more) = row.step(&RowInput::Start, epoch, now);
+                acts.extend(more);
+                taken.row = row;
+                self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now);
+            }
+            scan = Scan::prefix(rows::IN).limit(PAGE).after(last);
+        }
+    }
+
+    /// Passes a letter on to the gateway that holds its target now.
+    fn forward(&self, letter: Envelope, gateway: String) {
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move {
+            let mut hop = letter.hop.clone();
+            hop.hops.push(parts.gateway.clone());
+            hop.sender_gateway.clone_from(&parts.gateway);
+            hop.target_gateway = Some(gateway);
+            let (id, attempt, to) = (letter.message_id.clone(), letter.hop.retry_count, MailBox::Unit(letter.target_agent.clone()));
+            match letter.with_hop(hop, &parts.key.load()).and_then(|letter| letter.to_bytes()) {
+                Ok(bytes) => {
+                    if let Err(err) = parts.bus.publish(&to, &Sealed { message_id: id, attempt, bytes: bytes.into() }).await {
+                        tracing::debug!(%err, "a letter was not passed on; its sender tries again");
+                    }
+                }
+                Err(refusal) => tracing::warn!(err = %refusal, "a letter cannot be passed on"),
+            }
+        });
+    }
+}
+
+/// The answer to a request of ours: what became of its run.
+fn close_run(letter: &Envelope, asked: Option<RemoteRun>, now: Now, ops: &mut Vec<Op>, then: &mut Follow) {
+    let Some(outcome) = letter.body.as_ref().and_then(|body| Outcome::deserialize(body).ok()) else {
+        return tracing::warn!(from = letter.source_agent, "an answer cannot be read");
+    };
+    // An answer nobody waits for any more, or one of an agent that was not asked, changes nothing.
+    let Some(asked) = asked.filter(|asked| asked.agent == letter.source_agent && asked.outcome.as_ref().is_none_or(|end| end.failure.is_some())) else { return };
+    let ended = RemoteRun { ended_at: Some(now.wall), outcome: Some(outcome), ..asked };
+    if let Ok(json) = serde_json::to_string(&ended) {
+        ops.push(Op::Put(Table::Meta, rows::run_key(&ended.message_id), json));
+        then.push(Then::RunEnded(Arc::new(ended)));
+    }
+}
+
+/// What a letter asks for.
+fn incoming(letter: &Envelope) -> Incoming {
+    match letter_of(letter) {
+        Ok(Some(letter)) => Incoming::Letter(Box::new(letter)),
+        // The check refused letters that cannot be read.
+        Ok(None) | Err(_) if letter.content_type() == CALL_CONTENT_TYPE => {
+            let body = letter.body.as_ref();
+            let method = body.and_then(|body| body.get("method")?.as_str()).unwrap_or_default().to_owned();
+            let params = body.and_then(|body| body.get("params")).cloned().unwrap_or(Value::Null);
+            Incoming::Call { method, params }
+        }
+        Ok(None) | Err(_) => Incoming::Plain,
+    }
+}
+
+/// Removes what nobody needs any more.
+pub(super) async fn prune(parts: &Parts, unit: &Unit) -> Result<(), Failure> {
+    let now = parts.world.clock.now();
+    let mut batch = Batch::new(unit.clone());
+    for found in parts.keeper.scan::<SentRow>(unit, Table::Outbox, &Scan::prefix(rows::OUT).limit(PRUNED_AT_ONCE)).await? {
+        if !is_open(found.value.row.state) && found.value.ended_at.is_some_and(|at| now.since(at) > SHOWN_MS) {
+            batch = batch.delete(Table::Outbox, found.key);
+        }
+    }
+    for found in parts.keeper.scan::<TakenRow>(unit, Table::Inbox, &Scan::prefix(rows::IN).limit(PRUNED_AT_ONCE)).await? {
+        if found.value.row.keep_until < now {
+            batch = batch.delete(Table::Inbox, found.key);
+        }
+    }
+    for found in parts.keeper.scan::<RemoteRun>(unit, Table::Meta, &Scan::prefix(rows::RUN).limit(PRUNED_AT_ONCE)).await? {
+        if found.value.ended_at.is_some_and(|at| now.since(at) > RUNS_KEPT_MS) {
+            batch = batch.delete(Table::Meta, found.key).delete(Table::Meta, rows::asked_key(&found.value.run_id, &found.value.agent));
+        }
+    }
+    if batch.ops.is_empty() { Ok(()) } else { parts.keeper.commit(batch).await.map_err(clawstead_state::keeper::sort) }
+}
