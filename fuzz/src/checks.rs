@@ -66,7 +66,8 @@ pub fn journal(bytes: &[u8]) {
         seq += 1;
         transcript.apply(seq, &event);
     }
-    assert_eq!(transcript.is_empty(), transcript.len() == 0);
+    let count = transcript.len();
+    assert_eq!(transcript.is_empty(), count == 0);
     let messages = transcript.request();
     for (provider, call_ids) in [("anthropic", CallIds::Word40), ("mistral", CallIds::Alnum9)] {
         legal(&messages, &Target { provider, images: true, reasoning: true, call_ids });

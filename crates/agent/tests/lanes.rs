@@ -1,4 +1,5 @@
 //! Lanes from outside: what is accepted, in which order it runs, how it can be stopped, and what is left behind.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod kit;
 

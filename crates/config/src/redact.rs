@@ -41,11 +41,8 @@ fn in_secret_map(path: &[String]) -> bool {
 
 fn walk(value: &mut Value, at: &mut Vec<String>, hide: bool) {
     match value {
-        Value::String(text) if hide => {
-            if !text.is_empty() && !is_reference_text(text) {
-                *text = REDACTED.into();
-            }
-        }
+        Value::String(text) if hide && (text.is_empty() || is_reference_text(text)) => {}
+        Value::String(text) if hide => *text = REDACTED.into(),
         Value::String(text) => {
             if let Some(clean) = without_userinfo(text) {
                 *text = clean;
@@ -67,7 +64,7 @@ fn walk(value: &mut Value, at: &mut Vec<String>, hide: bool) {
                 at.push(key.clone());
                 let secret = inner.is_string() || inner.is_number() || inner.is_array();
                 let secret = secret && (is_secret_key(key) || in_secret_map(at) || (!inner.is_number() && schema::is_secret(at)));
-                let secret = secret && !(inner.is_number() && !in_secret_map(at));
+                let secret = secret && (!inner.is_number() || in_secret_map(at));
                 walk(inner, at, hide || secret);
                 at.pop();
             }

@@ -302,7 +302,7 @@ fn bindings(root: View<'_>, sink: &mut Sink<'_>) {
                 issue.suggestion = nearest(id, entries.map().map(|(k, _)| k));
             }
         }
-        if b.at("type").str() == Some("acp") && !b.path("match.peer.id").word().is_some_and(|p| p != "*") {
+        if b.at("type").str() == Some("acp") && b.path("match.peer.id").word().is_none_or(|p| p == "*") {
             sink.error(&at(&["match", "peer", "id"]), "ACP bindings require match.peer.id to target a concrete conversation.");
         }
     }

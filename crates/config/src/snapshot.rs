@@ -216,7 +216,7 @@ impl Snapshot {
             issue.line = place.map(|p| p.0);
             issue.column = place.map(|p| p.1);
         }
-        issues.sort_by(|a, b| b.severity.cmp(&a.severity));
+        issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
         self.issues = issues;
     }
 

@@ -1,4 +1,5 @@
 //! Includes, secrets, changes and writing, on real files.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{fs, path::Path};
 

@@ -2,7 +2,7 @@
 //! they are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -98,9 +98,9 @@ impl Accounts {
             keep
         });
         for (key, section) in wanted {
-            if !running.contains_key(&key) {
-                let one = self.start(key.0.clone(), key.1.clone(), section);
-                running.insert(key, one);
+            if let Entry::Vacant(free) = running.entry(key) {
+                let (channel, account) = free.key().clone();
+                free.insert(self.start(channel, account, section));
             }
         }
         warnings

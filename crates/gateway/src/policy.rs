@@ -64,7 +64,6 @@ fn listed(list: Option<&Value>, message: &Inbound, policy: &str) -> Admission {
 
 /// Whether an agent may write to another one on the same gateway: `tools.agentToAgent {enabled, allow}` (off unless
 /// switched on; `allow` empty means all). An agent may always write to its own sessions.
-#[must_use]
 pub fn may_reach(agent_to_agent: &Value, from: &AgentId, to: &AgentId) -> Result<(), String> {
     if from == to {
         return Ok(());

@@ -3,6 +3,7 @@
 //! Methods of other areas are answered by a stand-in, so of their results only success or failure is compared;
 //! handshakes, errors, closes, scopes and pairing are compared in full, after ids, times, tokens and keys are
 //! made equal. A device of a recording is replayed with a key of our own.
+#![allow(clippy::cmp_owned, reason = "the JSON text of an id is compared, quotes and all")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};

@@ -156,7 +156,7 @@ impl Known {
 const Y: bool = true;
 const N: bool = false;
 
-#[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "one row of a table")]
+#[expect(clippy::too_many_arguments, reason = "one row of a table")]
 const fn m(host: &'static str, prefix: &'static str, name: &'static str, context: u32, output: u32, reasoning: bool, images: bool, price: [f64; 4]) -> Known {
     Known { host, prefix, name, context, output, reasoning, images, price }
 }

@@ -187,6 +187,7 @@ impl Health {
     /// | `Billing` | the profile: 5 h, doubling up to 24 h |
     /// | `Network`, `Timeout` | the host: 5, 15, 30, 60 seconds |
     /// | all others | nothing: they say nothing about the account or the host |
+    #[expect(clippy::too_many_arguments, reason = "one fact of a failure each")]
     pub(crate) fn failed(
         &mut self,
         profile: &str,

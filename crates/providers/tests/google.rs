@@ -1,6 +1,7 @@
 //! A Gemini endpoint of our own that refuses what the real one refuses; our dialect speaks with it, and so does
 //! Google's own client, so that the endpoint is no mirror of our beliefs. The client is found by
 //! `CLAWSTEAD_GENAI_PYTHON` (a Python that has `google-genai`); without it that part says SKIPPED.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -1,5 +1,6 @@
 //! Against real servers: a LiteLLM proxy and llama.cpp with a tiny random model. Their programs are named by
 //! `CLAWSTEAD_LITELLM` and `CLAWSTEAD_LLAMA_PYTHON`; without them the tests say SKIPPED and pass.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
     net::TcpListener,

@@ -1,4 +1,5 @@
 //! Every backend keeps every promise, and they agree with each other.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,4 +1,5 @@
 //! PostgreSQL keeps the same promises, also over a crash of the server and a lost answer to COMMIT.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::sync::{
     Arc,

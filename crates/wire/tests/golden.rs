@@ -1,4 +1,5 @@
 //! Recorded frames of the real gateway and its real clients, read with our types.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -8,7 +8,7 @@ use crate::{issue::Issue, view::overlay};
 pub(super) fn normalise(pass: &mut Pass<'_>) {
     bare_list(pass);
     if let Some(aside) = pass.take(&["agents_"]) {
-        if !pass.root.get("agents").is_some_and(|a| !a.is_object())
+        if pass.root.get("agents").is_none_or(Value::is_object)
             && let Some(agents) = pass.object(&["agents"])
         {
             *agents = match overlay(&aside, &Value::Object(agents.clone())) {

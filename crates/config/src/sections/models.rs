@@ -217,11 +217,7 @@ fn provider(id: &str, v: View<'_>, refs: &[String]) -> ProviderConfig {
 fn collect_refs(root: View<'_>) -> Vec<String> {
     fn walk(v: &Value, model_here: bool, out: &mut Vec<String>) {
         match v {
-            Value::String(s) if model_here => {
-                if !out.contains(s) {
-                    out.push(s.clone());
-                }
-            }
+            Value::String(s) if model_here && !out.contains(s) => out.push(s.clone()),
             Value::Array(list) => list.iter().for_each(|v| walk(v, model_here, out)),
             Value::Object(map) => {
                 for (key, v) in map {

@@ -83,6 +83,7 @@ impl Need {
 
 /// What comes of a claim.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once for each connection")]
 pub enum Verdict {
     /// Come in, with this token for the next time. `resolved` is there when this connect approved it.
     Admitted {

@@ -112,7 +112,7 @@ impl<C: Send + Sync + 'static> CronApi<C> for CronRpc {
 
     async fn remove(&self, _: &C, params: JobRef) -> Result<Value, ErrorShape> {
         let id = job_id("cron.remove", params.id.as_deref(), params.job_id.as_deref())?;
-        let removed = self.cron.remove(id).await.map_err(|failure| ErrorShape::from(failure))?;
+        let removed = self.cron.remove(id).await.map_err(ErrorShape::from)?;
         if removed { Ok(json!({"ok": true, "removed": true})) } else { Err(not_found(id)) }
     }
 
@@ -140,7 +140,7 @@ impl<C: Send + Sync + 'static> CronApi<C> for CronRpc {
         if id.is_none() && params.scope == Some(RunsScope::Job) {
             return Err(ErrorShape::params("cron.runs", "must have required property 'id'"));
         }
-        let mut entries = self.cron.runs(id).await.map_err(|failure| ErrorShape::from(failure))?;
+        let mut entries = self.cron.runs(id).await.map_err(ErrorShape::from)?;
         let statuses: Vec<&str> = params.statuses.iter().flatten().chain(&params.status).filter_map(|s| status_word(s)).collect();
         let deliveries: Vec<&String> = params.delivery_statuses.iter().flatten().chain(&params.delivery_status).collect();
         entries.retain(|entry| {

@@ -1,5 +1,6 @@
 //! Plays one recording: sends what the client sent, in the order and with the waiting of the recorded client, and
 //! gathers what differs.
+#![allow(clippy::cmp_owned, reason = "the JSON text of an id is compared, quotes and all")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

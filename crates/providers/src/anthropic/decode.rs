@@ -57,6 +57,7 @@ enum Event {
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the names are those on the wire")]
 enum Delta {
     TextDelta {
         text: String,

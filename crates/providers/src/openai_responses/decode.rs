@@ -170,10 +170,8 @@ impl Decode for Decoder {
                 self.say(key, text(&value, "/delta"), out);
             }
             "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => self.think(key, text(&value, "/delta"), out),
-            "response.function_call_arguments.delta" => {
-                if self.pieces.len() < ITEMS_MAX {
-                    self.pieces.entry(key.to_owned()).or_default().push_str(text(&value, "/delta"));
-                }
+            "response.function_call_arguments.delta" if self.pieces.len() < ITEMS_MAX => {
+                self.pieces.entry(key.to_owned()).or_default().push_str(text(&value, "/delta"));
             }
             "response.output_item.done" => self.item(value.get("item").unwrap_or(&Value::Null), out)?,
             "response.completed" | "response.incomplete" | "response.done" => {

@@ -269,7 +269,7 @@ fn runs_others(stage: &Stage, inline: InlineEval) -> Option<String> {
         }
     });
     let script = stage.args.get(first.count());
-    if evals || script.is_none_or(|s| s == "-" || s == "eval" || s == "-") {
+    if evals || script.is_none_or(|s| s == "-" || s == "eval") {
         return Some(format!("{name} is given a program in its arguments or on standard input (tools.exec.strictInlineEval)"));
     }
     None

@@ -156,8 +156,7 @@ impl Profile {
                 if self.number && arg[1..].bytes().all(|b| b.is_ascii_digit()) {
                     continue;
                 }
-                let mut letters = arg[1..].char_indices();
-                while let Some((at, letter)) = letters.next() {
+                for (at, letter) in arg[1..].char_indices() {
                     let flag = format!("-{letter}");
                     if self.denied.contains(&flag) {
                         return Err(format!("{name} may not have the option {flag}"));
