@@ -154,3 +154,42 @@ async fn a_member_that_is_silent_is_not_alive() {
     coord.deregister(&me).await.unwrap();
     assert!(memory.members().is_empty());
 }
+
+/// Does to every so many letters what an engine must not do.
+struct Unfaithful(Vec<Duration>, Mutex<u32>);
+
+impl Faults for Unfaithful {
+    fn copies(&self, _who: &str, _to: &MailBox, _letter: &Sealed) -> Vec<Duration> {
+        let mut count = self.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *count += 1;
+        if *count % 7 == 0 { self.0.clone() } else { vec![Duration::ZERO] }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_suite_of_mail_notices_what_is_lost_and_what_comes_twice() {
+    for copies in [vec![], vec![Duration::ZERO; 2]] {
+        let faults = Arc::new(Unfaithful(copies.clone(), Mutex::default()));
+        let outcome = conformance::bus(&OneProcess(Memory::with_faults(faults)), "1").await;
+        assert!(outcome.is_err(), "{copies:?}: {outcome:?}");
+    }
+}
+
+/// Hears of changes late, or not of the engine being away.
+struct Deaf(Duration);
+
+impl Faults for Deaf {
+    fn watch_delay(&self, _who: &str) -> Duration {
+        self.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_suite_of_keys_notices_a_watch_that_is_deaf_and_a_write_that_is_lost() {
+    let deaf = Memory::with_faults(Arc::new(Deaf(Duration::from_secs(3600))));
+    let outcome = conformance::coord(&OneProcess(deaf), "1").await.unwrap_err();
+    assert!(outcome.contains("watch"), "{outcome}");
+    let script = Arc::new(Script::default());
+    script.fates.lock().unwrap().push(Fate::AnswerLost);
+    assert!(conformance::coord(&OneProcess(Memory::with_faults(script)), "1").await.is_err());
+}

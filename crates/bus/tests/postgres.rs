@@ -10,14 +10,17 @@ use std::{
 
 use async_trait::async_trait;
 use clawstead_bus::{
-    Bus, Coord, CoordError, Member,
+    Bus, CasError, Change, Coord, CoordError, Member,
     conformance::{self, Rig},
     postgres::{Postgres, Settings},
 };
+use clawstead_harness::fault_proxy::FaultProxy;
 use clawstead_state::testing;
 use engines::{percentile, world};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout};
+
+const SOON: Duration = Duration::from_secs(20);
 
 struct Server(Mutex<testing::Postgres>);
 
@@ -156,4 +159,74 @@ async fn measured() {
         percentile(&mut told, 0.5),
         percentile(&mut told, 0.95)
     );
+}
+
+/// Of two servers the one that takes writes is used, also when that changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_writes_any_more_is_left() {
+    let (Some(one), Some(two)) = (Server::start(), Server::start()) else { return };
+    let ports = [&one, &two].map(|server| server.with(|server| server.port()));
+    let url = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", ports[0], ports[1]);
+    let coord = Postgres::new(&Settings::at(url), &world()).unwrap().coord();
+    coord.put("key", "one".into()).await.unwrap();
+    let mut watch = coord.watch("key");
+    assert!(matches!(timeout(SOON, watch.next()).await, Ok(Some(Change::Snapshot(all))) if all.len() == 1));
+
+    let (sql, connection) = tokio_postgres::connect(&one.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    sql.batch_execute("ALTER SYSTEM SET default_transaction_read_only=on").await.unwrap();
+    sql.query("SELECT pg_reload_conf()", &[]).await.unwrap();
+    connection.abort();
+    engines::until(SOON, "writes go to the other server", async || match coord.put("key", "two".into()).await {
+        Ok(_) => two.client().get("key").await.is_ok_and(|entry| entry.is_some()),
+        Err(CoordError::Unavailable { .. }) => false,
+        Err(err) => panic!("{err}"),
+    })
+    .await
+    .unwrap();
+    let mut told = Vec::new();
+    while told.last() != Some(&"two".to_owned()) {
+        told.push(match timeout(SOON, watch.next()).await.unwrap().unwrap() {
+            Change::Lost(_) => "lost".into(),
+            Change::Snapshot(all) => all.get("key").map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).unwrap_or_default(),
+            Change::Put(entry) => String::from_utf8_lossy(&entry.value).into_owned(),
+            Change::Delete(key) => format!("{key} is gone"),
+        });
+    }
+    assert!(told.contains(&"lost".to_owned()), "{told:?}");
+}
+
+/// A line that swallows everything: requests end, the watch tells, and both go on when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_freezes_is_noticed() {
+    let Some(server) = Server::start() else { return };
+    let proxy = FaultProxy::start(([127, 0, 0, 1], server.with(|server| server.port())).into(), 1).unwrap();
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.addr().port());
+    let coord = Postgres::new(&Settings::at(url), &world()).unwrap().coord();
+    let version = coord.put("key", "1".into()).await.unwrap();
+    let mut watch = coord.watch("key");
+    assert!(matches!(timeout(SOON, watch.next()).await, Ok(Some(Change::Snapshot(all))) if all.len() == 1));
+
+    proxy.freeze().await;
+    let began = Instant::now();
+    let written = coord.put_if("key", "2".into(), Some(version)).await;
+    assert!(matches!(written, Err(CasError::Unknown(CoordError::Unavailable { .. }))), "{written:?}");
+    assert!(began.elapsed() < conformance::AWAY_WITHIN, "{:?}", began.elapsed());
+    let lost = timeout(Duration::from_secs(5), watch.next()).await;
+    assert!(matches!(lost, Ok(Some(Change::Lost(_)))), "{lost:?}");
+    // While it is frozen: a new connection hangs too, and the error comes in time all the same.
+    let began = Instant::now();
+    let read = coord.get("key").await;
+    assert!(matches!(read, Err(CoordError::Unavailable { .. })), "{read:?}");
+    assert!(began.elapsed() < conformance::AWAY_WITHIN, "{:?}", began.elapsed());
+
+    proxy.heal().await;
+    engines::until(SOON, "it answers again", async || coord.put("key", "3".into()).await.is_ok()).await.unwrap();
+    loop {
+        match timeout(SOON, watch.next()).await.unwrap().unwrap() {
+            Change::Snapshot(all) if all["key"].value == "3" => break,
+            Change::Put(entry) if entry.value == "3" => break,
+            _ => {}
+        }
+    }
 }

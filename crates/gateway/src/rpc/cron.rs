@@ -428,7 +428,14 @@ mod tests {
 
     #[test]
     fn what_cannot_work_says_so() {
-        assert!(read_schedule(json!({"kind": "on-exit", "command": "x"}), Millis(0)).unwrap_err().contains("not available"));
+        for schedule in [json!({"kind": "on-exit", "command": "x"}), json!({"kind": "stream", "command": ["x"]})] {
+            let said = read_schedule(schedule, Millis(0)).unwrap_err();
+            assert!(said.starts_with("at /schedule") && said.contains("use at, every or cron"), "{said}");
+        }
+        for payload in [json!({"kind": "command", "command": "x"}), json!({"kind": "script", "script": "x"})] {
+            let said = read_payload(payload, "isolated").unwrap_err();
+            assert!(said.starts_with("at /payload") && said.contains("use agentTurn or systemEvent"), "{said}");
+        }
         assert!(read_payload(json!({"kind": "systemEvent", "text": "x"}), "isolated").unwrap_err().contains("agentTurn"));
         assert!(read_payload(json!({"kind": "agentTurn", "message": " "}), "main").unwrap_err().contains("message"));
     }
