@@ -1,6 +1,8 @@
 //! Mail over a real NATS: the promises, and what happens when servers die, a cluster elects, streams are lost, boxes
 //! fill up, or the line is cut.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod kit;
 
 use std::{
@@ -31,7 +33,8 @@ fn server(program: &Path) -> Server {
 
 /// Three servers that know each other.
 fn cluster(program: &Path) -> Vec<Server> {
-    let servers: Vec<Server> = (0..3).map(|n| Server::new(program, |port, folder| words(&format!("-a 127.0.0.1 -p {port} -js -sd {folder}/js -n n{n}")))).collect();
+    let servers: Vec<Server> =
+        (0..3).map(|n| Server::new(program, |port, folder| words(&format!("-a 127.0.0.1 -p {port} -js -sd {folder}/js -n n{n}")))).collect();
     let links: Vec<u16> = servers.iter().map(|_| clawstead_harness::free_port().unwrap()).collect();
     let routes = links.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
     for (server, port) in servers.iter().zip(&links) {
@@ -189,7 +192,7 @@ async fn a_cluster_that_lost_everything_is_used_again() {
             Ok(delivery) => {
                 let raw = delivery.raw.clone();
                 let _ = delivery.settle.done().await;
-                if raw == &b"after"[..] {
+                if raw == b"after"[..] {
                     break;
                 }
             }
@@ -332,6 +335,13 @@ async fn a_burst_gets_through_a_line_that_is_cut_every_50_ms() {
     let counters = proxy.counters();
     println!("nats cut line: {outcome:?} {counters:?}");
     assert!(counters.cut > 0, "{counters:?}");
+
+    // The same to a subscription that stands already.
+    proxy.heal().await;
+    let cutting = async { proxy.cut_every(Some(Duration::from_millis(50))) };
+    let outcome = burst(&*bus, &*bus, &unit("jerry"), 1_500, cutting).await;
+    println!("nats line cut later: {outcome:?} {:?}", proxy.counters());
+    assert!(proxy.counters().cut > counters.cut, "{outcome:?}");
 }
 
 #[tokio::test]
@@ -358,7 +368,8 @@ async fn a_half_open_line_is_an_error_in_time_and_heals() {
     assert!(matches!(told, Err(BusError::Unavailable { .. })), "{told:?}");
     proxy.heal().await;
     insist(&*bus, &to, "2", b"2").await;
-    eventually("the letter comes after the gap", async || matches!(timeout(SOON, mail.next()).await, Ok(Some(Ok(delivery))) if delivery.raw == &b"2"[..])).await;
+    eventually("the letter comes after the gap", async || matches!(timeout(SOON, mail.next()).await, Ok(Some(Ok(delivery))) if delivery.raw == b"2"[..]))
+        .await;
 }
 
 #[tokio::test]

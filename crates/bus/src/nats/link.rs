@@ -1,13 +1,9 @@
 //! The connection: made by the first request, kept up by the client, and asked with bounds of ours.
 
-use std::{
-    error::Error as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectOptions, Event, ServerAddr, ServerError,
+    Client, ConnectOptions, ServerAddr,
     client::{Request, RequestErrorKind},
     connection::State,
     jetstream::{
@@ -26,7 +22,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{BUSY, ENGINE, NatsConfig, NatsConfigError, names};
+use super::{
+    BUSY, ENGINE, NatsConfig, NatsConfigError, names,
+    signals::{Line, Signals, decoded},
+};
 use crate::mail::{BusError, Published};
 
 /// How long the stream remembers what it has, to recognise repeats.
@@ -50,19 +49,6 @@ pub(super) enum Fault {
     Nobody,
     /// Told as it is.
     Bus(BusError),
-}
-
-/// The line to the servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Line {
-    /// How often it was lost.
-    pub(super) losses: u64,
-}
-
-#[derive(Default)]
-struct Signals {
-    line: watch::Sender<Line>,
-    refusal: Mutex<Option<(Instant, String)>>,
 }
 
 /// What goes with a request of JetStream's interface.
@@ -349,8 +335,7 @@ impl Link {
             return answer;
         }
         let up = self.ready.get().is_some_and(|ready| ready.client.connection_state() == State::Connected);
-        let refusal = self.signals.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, why)) = refusal.filter(|(at, _)| !up || *at >= began) {
+        if let Some((_, why)) = self.signals.refusal().filter(|(at, _)| !up || *at >= began) {
             return Err(BusError::Denied { engine: ENGINE, at: self.at.clone(), why });
         }
         let what = if up { "no answer" } else { "no connection" };
@@ -358,44 +343,7 @@ impl Link {
     }
 }
 
-impl Signals {
-    fn heard(&self, event: &Event) {
-        let refused = |why: &str| {
-            tracing::warn!(engine = ENGINE, why, "NATS refuses us");
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), why.to_owned()));
-        };
-        match event {
-            Event::Connected => *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None,
-            Event::Disconnected => self.line.send_modify(|line| line.losses += 1),
-            Event::ServerError(ServerError::AuthorizationViolation) => refused("authorization violation"),
-            Event::ServerError(ServerError::Other(why)) if why.to_ascii_lowercase().contains("violation") => refused(why),
-            Event::ClientError(error) if error.to_string().to_ascii_lowercase().contains("authorization violation") => refused("authorization violation"),
-            _ => {}
-        }
-    }
-}
-
 async fn append(ready: Ready, subject: String, id: String, letter: Bytes) -> Result<jetstream::publish::PublishAck, PublishError> {
     let message = PublishMessage::build().payload(letter).message_id(id);
     ready.jetstream.send_publish(subject, message).await?.await
-}
-
-/// Percent signs of an address undone.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = (byte == b'%').then(|| tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok())).flatten();
-        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

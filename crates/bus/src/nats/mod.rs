@@ -29,6 +29,7 @@
 
 mod link;
 mod names;
+mod signals;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -96,8 +96,7 @@ mod tests {
 
     use super::*;
 
-    const NAMES: [&str; 12] =
-        ["", "_", "agents/bobby", "chan.slack.main", "a*b", "a>b", "a b\t", "ä€", "A-1", "a_2Fb", "a=b", "a/b"];
+    const NAMES: [&str; 12] = ["", "_", "agents/bobby", "chan.slack.main", "a*b", "a>b", "a b\t", "ä€", "A-1", "a_2Fb", "a=b", "a/b"];
 
     #[test]
     fn any_name_is_a_legal_token_of_its_own_and_comes_back() {

@@ -16,8 +16,8 @@ use tokio::{
 
 use super::{
     Shared,
-    link::Line,
     names::{self, Owner},
+    signals::Line,
 };
 use crate::{
     hand_back::Hands,
@@ -102,7 +102,8 @@ impl Subscription {
             biased;
             () = self.hands.dropped() => Ok(None),
             () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => self.give_back().await.map(|()| None),
-            // Before the line: what has arrived counts, also over a line that breaks all the time.
+            // Told, and no more: the client makes connection and pull request again by itself.
+            Ok(()) = self.line.changed() => Err(self.shared.link.away("the connection was lost")),
             message = pull.next() => match message {
                 Some(Ok(message)) => Ok(self.hand_out(&message)),
                 Some(Err(error)) => {
@@ -114,8 +115,6 @@ impl Subscription {
                     Err(self.shared.link.away("the server ended the pull request"))
                 }
             },
-            // The client makes connection and pull request again by itself.
-            Ok(()) = self.line.changed() => Err(self.shared.link.away("the connection was lost")),
         }
     }
 

@@ -4,8 +4,9 @@ use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use redis::{
-    RedisResult, Script, from_redis_value,
+    RedisResult, Script,
     aio::MultiplexedConnection,
+    from_redis_value,
     streams::{StreamAutoClaimReply, StreamClaimReply, StreamId, StreamReadReply},
 };
 

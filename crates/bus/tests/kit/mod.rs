@@ -1,6 +1,6 @@
 //! Engines as processes, and bursts of letters with a ledger.
 
-#![allow(dead_code, reason = "each suite uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may panic")]
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,10 @@ use std::{
 };
 
 use clawstead_bus::{Bus, MailBox, Published, Sealed};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
@@ -27,6 +30,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const BURST: Duration = Duration::from_secs(120);
 /// A request to a dead engine ends within this.
 pub const AWAY_WITHIN: Duration = Duration::from_millis(2500);
+
+/// Letters settled at once.
+const SETTLING: usize = 16;
 
 /// The program of an engine, or none and a line that says so.
 pub fn engine(suite: &str, name: &str, variable: &str) -> Option<PathBuf> {
@@ -161,15 +167,22 @@ pub async fn burst(sender: &dyn Bus, receiver: &dyn Bus, to: &MailBox, count: u3
     let read = async {
         let mut mail = receiver.subscribe(to, "reader.1");
         let (mut seen, mut copies, mut faults_told) = (BTreeSet::new(), 0, 0);
+        // As a gateway does: letters of different sessions are settled side by side.
+        let mut settling = FuturesUnordered::new();
         while seen.len() < count as usize {
-            let Ok(item) = timeout(BURST, mail.next()).await else {
+            let item = tokio::select! {
+                biased;
+                Some(_) = settling.next() => continue,
+                item = timeout(BURST, mail.next()), if settling.len() < SETTLING => item,
+            };
+            let Ok(item) = item else {
                 panic!("{} letters that were accepted did not come", accepted.load(Ordering::Relaxed) as usize - seen.len());
             };
             match item.unwrap() {
                 Ok(delivery) => {
-                    copies += u32::from(!seen.insert(delivery.raw.clone()));
+                    copies += u32::from(!seen.insert(delivery.raw));
                     // A settle that fails brings a copy; nothing else.
-                    let _ = delivery.settle.done().await;
+                    settling.push(delivery.settle.done());
                 }
                 Err(error) => {
                     faults_told += 1;
@@ -177,6 +190,7 @@ pub async fn burst(sender: &dyn Bus, receiver: &dyn Bus, to: &MailBox, count: u3
                 }
             }
         }
+        while settling.next().await.is_some() {}
         (copies, faults_told)
     };
     let fault = async {
