@@ -60,6 +60,26 @@ async fn cancelling_stops_the_work() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cancelled_task_is_cancelled_whoever_is_faster() {
+    let house = house().await;
+    let remote = house.caller(ANN).await;
+    let one = async |number: usize| {
+        let made = task(remote.send(quick(&format!("r-{number}"), "hang")).await.unwrap());
+        // The turn's stream ends when its work is stopped; that end must not be taken for a failure.
+        let canceled = remote.cancel(&made.id).await.unwrap();
+        assert_eq!(canceled.status.state, TaskState::Canceled);
+        let asking = task(remote.send(says(&format!("a-{number}"), "ask")).await.unwrap());
+        // A message that goes on with a task, and a cancel at the same time: whichever comes first, nothing stays at work.
+        let (_, canceled) = tokio::join!(remote.send(on(quick(&format!("b-{number}"), "hang"), &asking)), remote.cancel(&asking.id));
+        assert_eq!(canceled.unwrap().status.state, TaskState::Canceled);
+    };
+    for round in 0..25 {
+        join_all((0..8).map(|number| one(round * 8 + number))).await;
+    }
+    assert_eq!(house.agents.at_work(), 0);
+}
+
 #[tokio::test]
 async fn a_cut_stream_goes_on_where_it_was() {
     let house = house().await;
@@ -152,6 +172,26 @@ async fn tasks_outlive_the_process() {
     let answered = task(remote.send(on(says("go-on", "echo this one"), &asking)).await.unwrap());
     assert_eq!((answered.id, answered.status.state), (asking.id, TaskState::Completed));
     assert_eq!(remote.list(ListTasksRequest::default()).await.unwrap().total_size, 4);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_no_task_unbegun() {
+    let house = house().await;
+    let remote = house.caller(ANN).await;
+    let left = remote.clone();
+    let call = tokio::spawn(async move { left.send(says("late", "late words")).await });
+    until("the task is stored", async || remote.list(ListTasksRequest::default()).await.unwrap().total_size == 1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    // One more round trip, after which the server knows that the caller is gone.
+    remote.list(ListTasksRequest::default()).await.unwrap();
+    house.agents.let_through(1);
+    until("the task ends", async || {
+        let page = remote.list(ListTasksRequest { status: Some(TaskState::Completed), ..ListTasksRequest::default() }).await.unwrap();
+        page.total_size == 1
+    })
+    .await;
+    assert_eq!(house.agents.started().len(), 1);
 }
 
 /// A store that can be told to take no more writes, as a fenced one does.

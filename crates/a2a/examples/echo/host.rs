@@ -1,4 +1,4 @@
-//! The agents. A message's first word decides (`echo`, `ask`, `hang`, `pieces`, `fail`, `reject`, `reply`, `silent`);
+//! The agents. A message's first word decides (`echo`, `ask`, `hang`, `pieces`, `fail`, `reject`, `reply`, `silent`, `late`, `busy`);
 //! a message id that begins with a scenario's name of the compatibility kit decides before it.
 
 use std::{
@@ -57,6 +57,13 @@ impl EchoHost {
     /// Lets that many more pieces through.
     pub fn let_through(&self, pieces: usize) {
         self.gate.0.add_permits(pieces);
+    }
+
+    /// Waits at the gate.
+    async fn pass(&self) {
+        if let Ok(permit) = self.gate.0.acquire().await {
+            permit.forget();
+        }
     }
 
     fn begin(self: &Arc<Self>, turn: Turn) -> Started {
@@ -118,6 +125,9 @@ impl Host for House {
     async fn start(&self, turn: Turn) -> Result<Started, Failure> {
         if turn.message.text() == "busy" {
             return Err(Failure::busy("The lane of this session is full", 3_000));
+        }
+        if first_word(&turn.message) == "late" {
+            self.agents.pass().await;
         }
         Ok(self.agents.begin(turn))
     }

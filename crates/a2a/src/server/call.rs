@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     cards,
-    engine::{Caller, Engine},
+    engine::{Caller, Engine, whole},
     follow::Follower,
     host::{AgentProfile, Peer},
     push,
@@ -118,7 +118,8 @@ pub(crate) async fn call(engine: &Arc<Engine>, caller: &Caller, method: &str, pa
         "CancelTask" => json!(engine.cancel_task(caller, read(params)?).await?),
         "CreateTaskPushNotificationConfig" => {
             pushes()?;
-            json!(engine.create_config(caller, read(params)?).await?)
+            let (engine, caller, config) = (Arc::clone(engine), caller.clone(), read(params)?);
+            json!(whole(async move { engine.create_config(&caller, config).await }).await?)
         }
         "GetTaskPushNotificationConfig" => {
             pushes()?;
@@ -130,7 +131,8 @@ pub(crate) async fn call(engine: &Arc<Engine>, caller: &Caller, method: &str, pa
         }
         "DeleteTaskPushNotificationConfig" => {
             pushes()?;
-            engine.delete_config(caller, read(params)?).await?;
+            let (engine, caller, config) = (Arc::clone(engine), caller.clone(), read(params)?);
+            whole(async move { engine.delete_config(&caller, config).await }).await?;
             json!({})
         }
         "GetExtendedAgentCard" => extended(engine, caller)?,

@@ -246,6 +246,11 @@ impl Engine {
     }
 }
 
+/// Does something to its end, whether or not somebody still waits for it: a request is dropped when its caller hangs up.
+pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, A2aError>> + Send + 'static) -> Result<T, A2aError> {
+    tokio::spawn(work).await.unwrap_or_else(|err| Err(A2aError::new(ErrorKind::Internal, format!("The request broke off inside: {err}"))))
+}
+
 /// The rows of a task as it is now; `before` is the time it was ordered by.
 fn rows(peer: &Peer, record: &Record, before: Option<i64>) -> Vec<Write> {
     let task: &Task = &record.task;

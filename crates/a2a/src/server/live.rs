@@ -62,6 +62,9 @@ pub(crate) struct Inner {
 /// gets the whole task. Nobody waits for a reader.
 pub(crate) struct Live {
     pub at: TaskRef,
+    /// Held by whoever starts or stops a turn; taken before `door`. The end of a turn's stream waits here, so that a turn
+    /// that is being stopped is not taken for one that failed.
+    pub turn_door: tokio::sync::Mutex<()>,
     /// Held by whoever changes the task.
     pub door: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -86,7 +89,7 @@ impl Live {
     pub fn new(at: TaskRef, record: Record) -> Self {
         let inner = Inner { base: record.task.clone(), base_seq: record.seq, record, log: VecDeque::new(), log_bytes: 0, closed: false, push: None };
         let changed = watch::Sender::new(inner.record.seq);
-        Self { at, door: tokio::sync::Mutex::new(()), inner: Mutex::new(inner), changed, running: Mutex::default() }
+        Self { at, turn_door: tokio::sync::Mutex::new(()), door: tokio::sync::Mutex::new(()), inner: Mutex::new(inner), changed, running: Mutex::default() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {

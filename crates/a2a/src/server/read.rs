@@ -7,7 +7,7 @@ use clawstead_terms::Millis;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    engine::{Caller, Engine, RETRY_MS, STREAMS_MAX, TimeRow, away, task_key, time_key},
+    engine::{Caller, Engine, RETRY_MS, STREAMS_MAX, TimeRow, away, task_key, time_key, whole},
     follow::{Follower, Until},
     host::{Peer, Resumed, Stopped, Turn},
     live::{Live, Record},
@@ -105,6 +105,12 @@ impl Engine {
 
     pub async fn cancel_task(self: &Arc<Self>, caller: &Caller, request: CancelTaskRequest) -> Result<Task, A2aError> {
         let live = self.load(caller, &request.id).await?;
+        let engine = Arc::clone(self);
+        whole(async move { engine.cancel(&live, &request).await }).await
+    }
+
+    async fn cancel(self: &Arc<Self>, live: &Arc<Live>, request: &CancelTaskRequest) -> Result<Task, A2aError> {
+        let _turn_door = live.turn_door.lock().await;
         let not_any_more = |state: TaskState| {
             A2aError::new(ErrorKind::TaskNotCancelable, format!("The task {} is {} and cannot be cancelled", request.id, state.word()))
                 .with("taskId", &request.id)
@@ -113,7 +119,7 @@ impl Engine {
         if state.is_terminal() {
             return Err(not_any_more(state));
         }
-        // The door stays open meanwhile: the turn's own last event may be the one that tells of the end.
+        // The task's door stays open meanwhile: the turn's own last event may be the one that tells of the end.
         let stopped = self.host.cancel(&live.at).await?;
         let _door = live.door.lock().await;
         match (live.state(), stopped) {
@@ -125,7 +131,7 @@ impl Engine {
             }
             (_, Stopped::Yes) => {
                 let event = self.status(&live.at, TaskState::Canceled, vec![Part::text("Cancelled by the caller")]);
-                self.publish(&live, vec![event], Durable::Yes).await.map_err(away)?;
+                self.publish(live, vec![event], Durable::Yes).await.map_err(away)?;
                 live.stop();
             }
         }
@@ -173,6 +179,7 @@ impl Engine {
     }
 
     async fn pick_up(self: &Arc<Self>, live: &Arc<Live>) -> Result<bool, A2aError> {
+        let _turn_door = live.turn_door.lock().await;
         let _door = live.door.lock().await;
         let record = live.lock().record.clone();
         if live.is_running() {

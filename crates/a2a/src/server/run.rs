@@ -35,7 +35,15 @@ pub(crate) async fn listen(engine: Arc<Engine>, live: Arc<Live>, mut turn: TurnS
             biased;
             () = stop.cancelled() => return,
             () = stopping.cancelled() => return,
-            event = turn.next() => event.unwrap_or_else(|| TurnEvent::Failed("The agent ended without an answer".into())),
+            event = turn.next() => event,
+        };
+        let event = match event {
+            Some(event) => event,
+            None => {
+                // Somebody may be stopping the turn right now, who will say so.
+                drop(run.live.turn_door.lock().await);
+                TurnEvent::Failed("The agent ended without an answer".into())
+            }
         };
         if !run.take(event).await {
             return;

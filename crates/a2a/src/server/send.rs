@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    engine::{Caller, Engine, away, is_plain_id},
+    engine::{Caller, Engine, away, is_plain_id, whole},
     follow::{Follower, Until},
     host::{Peer, Started, TaskRef, Turn},
     live::{Live, Record},
@@ -52,7 +52,7 @@ struct Known {
 impl Engine {
     pub async fn send_message(self: &Arc<Self>, caller: &Caller, request: SendMessageRequest) -> Result<SendMessageResponse, A2aError> {
         let configuration = request.configuration.clone().unwrap_or_default();
-        match self.take(caller, request).await? {
+        match self.take_whole(caller, request).await? {
             Sent::Reply(message) => Ok(SendMessageResponse::Message(message)),
             Sent::Task { live, first, .. } => {
                 let task = if configuration.return_immediately { *first } else { self.wait(&live).await };
@@ -64,7 +64,7 @@ impl Engine {
     pub async fn send_streaming(self: &Arc<Self>, caller: &Caller, request: SendMessageRequest) -> Result<Follower, A2aError> {
         let length = request.configuration.as_ref().and_then(|c| c.history_length);
         let permit = self.permit()?;
-        Ok(match self.take(caller, request).await? {
+        Ok(match self.take_whole(caller, request).await? {
             Sent::Reply(message) => Follower::one(StreamResponse::Message(message), permit),
             Sent::Task { live, first, seq } => Follower::new(self, live, first.with_history(length), seq, Until::Interrupted, permit),
         })
@@ -77,7 +77,7 @@ impl Engine {
         let settled = async {
             loop {
                 let state = live.state();
-                if state.is_terminal() || state.is_interrupted() {
+                if state.is_terminal() || state.is_interrupted() || live.is_closed() {
                     return;
                 }
                 tokio::select! {
@@ -90,6 +90,12 @@ impl Engine {
         // A wait that is over answers with the task at work, which the caller can ask about.
         let _ = tokio::time::timeout(Duration::from_millis(self.settings.wait_ms_max), settled).await;
         live.snapshot().0
+    }
+
+    /// Takes a message to the end, also when its caller hangs up meanwhile: a task that is stored is also begun.
+    async fn take_whole(self: &Arc<Self>, caller: &Caller, request: SendMessageRequest) -> Result<Sent, A2aError> {
+        let (engine, caller) = (Arc::clone(self), caller.clone());
+        whole(async move { engine.take(&caller, request).await }).await
     }
 
     async fn take(self: &Arc<Self>, caller: &Caller, request: SendMessageRequest) -> Result<Sent, A2aError> {
@@ -167,10 +173,16 @@ impl Engine {
             extensions: caller.extensions.clone(),
             accepted_output_modes: configuration.accepted_output_modes,
         };
+        let _turn_door = live.turn_door.lock().await;
+        if live.state().is_terminal() {
+            // Cancelled before it began.
+            let (first, seq) = live.snapshot();
+            return Ok(Sent::Task { live: Arc::clone(&live), first: Box::new(first), seq });
+        }
         match self.host.start(turn).await {
             Ok(Started::Turn(events)) => {
                 self.listen(&live, events);
-                Ok(Sent::Task { live, first: Box::new(first), seq })
+                Ok(Sent::Task { live: Arc::clone(&live), first: Box::new(first), seq })
             }
             Ok(Started::Reply(parts)) => {
                 let reply = Message { context_id: Some(live.at.context_id.clone()), ..Message::new(self.world.rng.uuid(), Role::Agent, parts) };
@@ -196,6 +208,7 @@ impl Engine {
         known: Option<Known>,
     ) -> Result<Sent, A2aError> {
         let live = self.load(caller, id).await?;
+        let _turn_door = live.turn_door.lock().await;
         let _door = live.door.lock().await;
         let before = live.lock().record.clone();
         let state = before.task.status.state;

@@ -1,5 +1,6 @@
 //! A house on a free port of loopback, and callers of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 #![allow(dead_code, reason = "each suite uses its part; one that uses all of it would break an expectation")]
 
 use std::{sync::Arc, time::Duration};
