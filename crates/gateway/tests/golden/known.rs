@@ -52,7 +52,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "sessions-lifecycle",
         "event \"sessions.changed send\".catalogChanged",
-        "missing here: the original's page shows a session that another client makes only after a reload",
+        "optional: it makes the original's page read its list again, which a row it does not know does as well, five seconds later",
     ),
     ("", "event \"sessions.changed create\".createdVia", INSIDE),
     ("", "event \"sessions.changed delete\".sessionId", "a deleted session has no row"),
