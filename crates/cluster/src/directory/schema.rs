@@ -219,5 +219,5 @@ pub(super) fn split<'a>(prefix: &str, key: &'a str) -> Option<(&'a str, &'a str)
     key.strip_prefix(prefix)?.split_once('/').filter(|(name, _)| !name.is_empty() && name.len() <= 128)
 }
 
-/// Entries by name, as pairs would write them; for tests and printing.
+/// Entries by name.
 pub(super) type Entries<T> = BTreeMap<String, T>;
