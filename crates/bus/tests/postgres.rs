@@ -38,7 +38,7 @@ impl Server {
     }
 
     fn client(&self) -> Arc<dyn Coord> {
-        Postgres::new(&Settings::at(self.url()), &world()).unwrap().coord()
+        Postgres::new(&Settings::at(self.url()), &world()).expect("settings that can be").coord()
     }
 }
 

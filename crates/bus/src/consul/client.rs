@@ -46,7 +46,7 @@ impl Ask {
     }
 }
 
-/// An answer of 200, 404 or 409.
+/// An answer of 200, 404 or 409; of 500 where an agent does not know a check.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// `X-Consul-Index`; 0 when there is none.
@@ -191,6 +191,8 @@ impl Client {
         };
         match status.as_u16() {
             200 | 404 | 409 => Ok(Answer { status, index, body, maybe_before: false }),
+            // How Consul 1.8 says that it does not know a check; later ones say 404.
+            500 if words().contains("associated TTL") => Ok(Answer { status, index, body, maybe_before: false }),
             401 | 403 => {
                 let at = self.servers[server].clone();
                 Err(fault(CoordError::Denied { engine: ENGINE, at, why: format!("{}; check its ACL token", words()) }, Maybe::No, Passing::No))

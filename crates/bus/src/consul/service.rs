@@ -35,13 +35,10 @@ pub(super) async fn register(client: &Client, me: &Member) -> Result<(), CoordEr
 pub(super) async fn beat(client: &Client, me: &Member, note: &str) -> Result<(), CoordError> {
     let note: String = note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= NOTE_MAX).map(|(_, c)| c).collect();
     let ask = Ask::put(format!("/v1/agent/check/update/{}", in_path(&check(me))), json!({"Status": "passing", "Output": note}).to_string());
-    match client.ask(ask.clone()).await {
-        Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-        // An agent that was restarted without its data, or another one than before. Consul 1.8 says 500, later ones 404.
-        Ok(_) => {}
-        Err(fault) if fault.err.to_string().contains("TTL") || fault.err.to_string().contains("nknown check") => {}
-        Err(fault) => return Err(fault.err),
+    if client.ask(ask.clone()).await?.status == StatusCode::OK {
+        return Ok(());
     }
+    // An agent that was restarted without its data, or another one than before.
     register(client, me).await?;
     let answer = client.ask(ask).await?;
     if answer.status == StatusCode::OK { Ok(()) } else { Err(client.odd(&format!("status {} to a sign of life", answer.status))) }
