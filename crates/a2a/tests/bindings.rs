@@ -1,5 +1,7 @@
 //! Both bindings from end to end: our client against our server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
 use clawstead_a2a::{

@@ -1,5 +1,7 @@
 //! What must hold whatever happens: once, durable, really cancelled, nothing missed, nobody private called.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

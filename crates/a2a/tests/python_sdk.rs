@@ -1,6 +1,8 @@
 //! The SDK for Python (PyPI `a2a-sdk`) as a caller of our server and as an agent for our client. Needs
 //! `CLAWSTEAD_A2A_PYTHON`; `cargo xtask engines` fetches it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
