@@ -7,6 +7,8 @@
 //! `openclaw/farm/v1/members/<gateway>`. Values that cannot be read are listed as problems and change nothing.
 
 mod schema;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use schema::{AGENTS, AgentEntry, CLUSTER, ClusterEntry, GATEWAYS, GatewayEntry, KEYS, MEMBERS, MemberRecord, Pair, published_stamp};

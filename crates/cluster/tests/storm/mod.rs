@@ -390,7 +390,7 @@ impl Storm {
         let input = if self.chance(self.weather.handler_crashes) {
             RowInput::Crashed
         } else if self.chance(self.weather.handler_fails) {
-            RowInput::End(HandlerEnd::Failed { code: "model_down".into(), retryable: run % 3 != 0 })
+            RowInput::End(HandlerEnd::Failed { code: "model_down".into(), retryable: !run.is_multiple_of(3) })
         } else {
             RowInput::End(HandlerEnd::Done)
         };
@@ -514,7 +514,7 @@ impl Storm {
             source_gateway: "jerry-gateway".into(),
             source_agent: "jerry".into(),
             source_epoch: 7,
-            target_agent: if n % 3 == 0 { "billy" } else { "bobby" }.into(),
+            target_agent: if n.is_multiple_of(3) { "billy" } else { "bobby" }.into(),
             capability: "infra.query".into(),
             created_at: self.now_wall(),
             ttl: None,
