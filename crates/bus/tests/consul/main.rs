@@ -181,7 +181,7 @@ impl Drop for Watcher {
     }
 }
 
-pub fn letter(id: &str, attempt: u32) -> Sealed {
+fn letter(id: &str, attempt: u32) -> Sealed {
     Sealed { message_id: id.into(), attempt, bytes: format!("{id}.{attempt}").into() }
 }
 
@@ -196,17 +196,17 @@ async fn measure(name: &str, count: u8) {
     let (writer, reader) = (at(0), at(usize::from(count) - 1));
     let (coord, bus) = (writer.coord(), writer.bus());
     let mut watch = reader.coord().watch("measured/");
-    assert!(timeout(SOON, watch.next()).await.unwrap().is_some());
+    assert!(timeout(SOON, watch.next()).await.expect("measured").is_some());
     let (mut writes, mut told, mut reads) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..200 {
         let began = Instant::now();
-        coord.put("measured/key", number.to_string().into()).await.unwrap();
+        coord.put("measured/key", number.to_string().into()).await.expect("measured");
         writes.push(began.elapsed());
-        let change = timeout(SOON, watch.next()).await.unwrap();
+        let change = timeout(SOON, watch.next()).await.expect("measured");
         told.push(began.elapsed());
         assert!(matches!(change, Some(Change::Put(_))), "{change:?}");
         let began = Instant::now();
-        coord.get("measured/key").await.unwrap();
+        coord.get("measured/key").await.expect("measured");
         reads.push(began.elapsed());
     }
     let to = MailBox::Unit("measured".into());
@@ -214,10 +214,10 @@ async fn measure(name: &str, count: u8) {
     let (mut arrived, mut settled) = (Vec::new(), Vec::new());
     for number in 0..200 {
         let began = Instant::now();
-        bus.publish(&to, &letter(&format!("m-{number}"), 0)).await.unwrap();
-        let delivery = timeout(SOON, mail.next()).await.unwrap().unwrap().unwrap();
+        bus.publish(&to, &letter(&format!("m-{number}"), 0)).await.expect("measured");
+        let delivery = timeout(SOON, mail.next()).await.expect("measured").expect("measured").expect("measured");
         arrived.push(began.elapsed());
-        delivery.settle.done().await.unwrap();
+        delivery.settle.done().await.expect("measured");
         settled.push(began.elapsed());
     }
     for (what, samples) in
