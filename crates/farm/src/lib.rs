@@ -1,1 +1,3 @@
 //! The farm at work: carries out what `cluster` decides, over the engines of `bus` and the rows of `state`.
+
+pub mod link;
