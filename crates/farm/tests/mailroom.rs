@@ -93,7 +93,6 @@ struct Node {
     echo: Arc<Echo>,
     store: Arc<MemoryStore>,
     name: String,
-    units: Vec<Unit>,
 }
 
 fn agent(id: &str) -> Unit {
@@ -131,6 +130,14 @@ impl Farm {
         }
         let mut ring = KeyRing::new(vec![self.root.pin()]).unwrap();
         assert!(ring.replace(&self.records, 0).is_empty());
+        // The coordination store answers all the time, so what is known of keys stays young.
+        let (ring, began) = (Arc::new(RwLock::new(ring)), tokio::time::Instant::now());
+        let (touched, stop) = (Arc::clone(&ring), world.tasks.stopping());
+        tokio::spawn(async move {
+            while tokio::time::timeout(Duration::from_secs(10), stop.cancelled()).await.is_err() {
+                touched.write().unwrap().touch(began.elapsed().as_millis() as u64);
+            }
+        });
         let echo = Arc::new(Echo::default());
         let parts = Parts {
             world: world.clone(),
@@ -139,16 +146,16 @@ impl Farm {
             farm: "octant".into(),
             gateway: gateway.to_owned(),
             key: Arc::new(ArcSwap::from_pointee(self.keys[gateway].clone())),
-            ring: Arc::new(RwLock::new(ring)),
+            ring,
             policy: Arc::new(ArcSwap::from_pointee(Policy::new(starter_policy(["jerry", "bobby", "billy"])).unwrap())),
             places: self.map.clone(),
             handler: echo.clone(),
             witness: Arc::new(Silent),
             timing: Timing::LAN,
-            began: tokio::time::Instant::now(),
+            began,
         };
         let room = Mailroom::open(parts, &units).await.unwrap();
-        Node { room, world, echo, store, name: gateway.to_owned(), units }
+        Node { room, world, echo, store, name: gateway.to_owned() }
     }
 }
 

@@ -24,8 +24,7 @@ fn over_postgres(port: u16, v1: &str) -> Value {
 /// How often each mark stands in answers of the session.
 async fn answers(client: &mut Client, marks: &[&str]) -> Vec<usize> {
     let history = client.call("chat.history", json!({"sessionKey": SESSION, "limit": 1000})).await.unwrap();
-    let said: Vec<String> =
-        history["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "assistant").map(ToString::to_string).collect();
+    let said: Vec<String> = history["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "assistant").map(ToString::to_string).collect();
     marks.iter().map(|mark| said.iter().filter(|text| text.contains(mark)).count()).collect()
 }
 
