@@ -368,8 +368,7 @@ async fn a_half_open_line_is_an_error_in_time_and_heals() {
     assert!(matches!(told, Err(BusError::Unavailable { .. })), "{told:?}");
     proxy.heal().await;
     insist(&*bus, &to, "2", b"2").await;
-    eventually("the letter comes after the gap", async || matches!(timeout(SOON, mail.next()).await, Ok(Some(Ok(delivery))) if delivery.raw == b"2"[..]))
-        .await;
+    eventually("the letter comes after the gap", async || matches!(timeout(SOON, mail.next()).await, Ok(Some(Ok(delivery))) if delivery.raw == b"2"[..])).await;
 }
 
 #[tokio::test]

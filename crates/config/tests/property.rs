@@ -75,6 +75,11 @@ fn env() -> (Env, Paths) {
     (env, paths)
 }
 
+/// A key in the settings of a plugin: no rule says what is there.
+fn free(key: &str) -> Vec<String> {
+    ["plugins", "entries", "any", "config", key].map(str::to_owned).to_vec()
+}
+
 /// Comments of `text` that are not inside the value at `path`.
 fn comments(text: &str) -> Vec<String> {
     text.split('§').filter(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_digit())).map(str::to_owned).collect()
@@ -109,41 +114,41 @@ proptest! {
 
     #[test]
     fn a_change_keeps_all_comments(v in prop::collection::btree_map("[a-c]{1,2}", value(), 0..5), dice in prop::collection::vec(any::<u8>(), 1..40), new in value()) {
-        let farm = json!({ "farm": Value::Object(v.clone().into_iter().collect()) });
+        let whole = json!({ "plugins": { "entries": { "any": { "config": Value::Object(v.clone().into_iter().collect()) } } } });
         let (mut text, mut count, mut i) = (String::new(), 0, 0);
-        print(&farm, &mut || { i += 1; dice[i % dice.len()] }, &mut count, &mut text);
+        print(&whole, &mut || { i += 1; dice[i % dice.len()] }, &mut count, &mut text);
         let (env, paths) = env();
         let s = Snapshot::from_bytes(text.as_bytes(), &paths, &env, ReadOptions::default());
         prop_assert!(s.issues.iter().all(|i| i.severity != Severity::Error), "{:?}\n{text}", s.issues);
-        prop_assert_eq!(&s.parsed, &farm);
+        prop_assert_eq!(&s.parsed, &whole);
         let all = comments(&text);
 
         // a new key: everything stays
-        let at = vec!["farm".to_owned(), "zz".to_owned()];
+        let at = free("zz");
         let p = plan_edit(&s, &[Edit::Set { path: at.clone(), value: new.clone(), mode: MapWrite::Protect }], &env, EditOptions::default()).unwrap_or_else(|e| panic!("{e:?} {text:?}"));
         let after = &p.files[0].after;
-        let mut want = farm.clone();
-        want["farm"]["zz"] = new.clone();
+        let mut want = whole.clone();
+        want["plugins"]["entries"]["any"]["config"]["zz"] = new.clone();
         prop_assert_eq!(&p.snapshot.parsed, &want, "{}", after);
         prop_assert_eq!(comments(after), all.clone(), "{}\n---\n{}", text, after);
 
         // and taken out again
         let again = Snapshot::from_bytes(after.as_bytes(), &paths, &env, ReadOptions::default());
         let p = plan_edit(&again, &[Edit::Unset { path: at }], &env, EditOptions::default()).unwrap();
-        prop_assert_eq!(&p.snapshot.parsed, &farm, "{}", p.files[0].after);
+        prop_assert_eq!(&p.snapshot.parsed, &whole, "{}", p.files[0].after);
         prop_assert_eq!(comments(&p.files[0].after), all.clone(), "{}", p.files[0].after);
 
         // scalars replaced and removed in place lose no comment either
         for (k, old) in v.iter().filter(|(_, v)| !v.is_object() && !v.is_array()) {
-            let at = vec!["farm".to_owned(), k.clone()];
+            let at = free(k);
             for edit in [Edit::Set { path: at.clone(), value: json!({"n": 1}), mode: MapWrite::Protect }, Edit::Unset { path: at.clone() }] {
                 let p = plan_edit(&s, std::slice::from_ref(&edit), &env, EditOptions::default()).unwrap();
                 prop_assert!(!p.files.is_empty(), "{old}");
                 let after = &p.files[0].after;
-                let mut want = farm.clone();
+                let mut want = whole.clone();
                 match edit {
-                    Edit::Set { value, .. } => want["farm"][k] = value,
-                    _ => drop(want["farm"].as_object_mut().unwrap().shift_remove(k)),
+                    Edit::Set { value, .. } => want["plugins"]["entries"]["any"]["config"][k] = value,
+                    _ => drop(want["plugins"]["entries"]["any"]["config"].as_object_mut().unwrap().shift_remove(k)),
                 }
                 prop_assert_eq!(&p.snapshot.parsed, &want, "{}\n---\n{}", text, after);
                 // a comment between a key and its value goes with the key

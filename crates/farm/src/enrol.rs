@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use clawstead_bus::{CasError, Coord, CoordError};
-use clawstead_cluster::keys::{ApprovedKey, FarmRoot, GatewayKey, JoinClaim, JoinError, KeyRecord, KeyStatus, kid_of, read_join_token, read_public, write_public};
+use clawstead_cluster::keys::{
+    ApprovedKey, FarmRoot, GatewayKey, JoinClaim, JoinError, KeyRecord, KeyStatus, kid_of, read_join_token, read_public, write_public,
+};
 use clawstead_terms::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +89,8 @@ pub enum EnrolError {
 /// # Errors
 /// When the store does not take it.
 pub async fn ask(coord: &dyn Coord, farm: &str, key: &GatewayKey, at: Millis, invitation: Option<String>) -> Result<Request, EnrolError> {
-    let request = Request { farm: farm.to_owned(), gateway: key.gateway().to_owned(), kid: key.kid().to_owned(), public: write_public(&key.public()), at, invitation };
+    let request =
+        Request { farm: farm.to_owned(), gateway: key.gateway().to_owned(), kid: key.kid().to_owned(), public: write_public(&key.public()), at, invitation };
     coord.put(&format!("{REQUESTS}{}", request.gateway), json(&request)).await?;
     Ok(request)
 }

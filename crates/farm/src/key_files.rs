@@ -108,7 +108,10 @@ impl KeyFolder {
         let next = load(&self.next(), gateway)?;
         let old = load(&self.current(), gateway)?;
         let kept = self.0.join(format!("{}.pem", old.kid()));
-        let named = |path: &Path| { let path = path.display().to_string(); move |why| KeyError::File { path, why } };
+        let named = |path: &Path| {
+            let path = path.display().to_string();
+            move |why| KeyError::File { path, why }
+        };
         fs::copy(self.current(), &kept).map_err(named(&kept))?;
         fs::rename(self.next(), self.current()).map_err(named(&self.current()))?;
         Ok(next)
@@ -142,7 +145,10 @@ pub fn load_root(path: &Path) -> Result<FarmRoot, KeyError> {
 /// When the file is there or cannot be written.
 pub fn make_root(path: &Path, rng: &dyn Rng) -> Result<FarmRoot, KeyError> {
     if path.exists() {
-        return Err(KeyError::File { path: path.display().to_string(), why: std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a root already; it is not replaced") });
+        return Err(KeyError::File {
+            path: path.display().to_string(),
+            why: std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a root already; it is not replaced"),
+        });
     }
     let root = FarmRoot::generate(rng);
     let text = root.to_pem().map_err(|why| KeyError::Key { path: path.display().to_string(), why })?;

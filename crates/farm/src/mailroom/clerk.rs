@@ -22,7 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CALL_CONTENT_TYPE, DeadRow, Handled, Head, Outcome, Parts, READ_CAPABILITY, REPLY_CAPABILITY, RESULT_CONTENT_TYPE, RemoteRun, SentRow, Waiting, envelope_of,
+    CALL_CONTENT_TYPE, DeadRow, Handled, Head, Outcome, Parts, READ_CAPABILITY, REPLY_CAPABILITY, RESULT_CONTENT_TYPE, RemoteRun, SentRow, Waiting,
+    envelope_of,
     inbox::Inbox,
     lock,
     rows::{self, asked_key, env_key, is_open, out_key, run_key, tell},
@@ -431,7 +432,11 @@ impl Clerk {
         let size = envelope.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
         let caps = self.parts.bus.caps();
         if size > caps.inline_max {
-            let text = format!("the letter has {size} bytes; {} carries {} at most: send a file's place instead of its content", self.parts.bus.engine(), caps.inline_max);
+            let text = format!(
+                "the letter has {size} bytes; {} carries {} at most: send a file's place instead of its content",
+                self.parts.bus.engine(),
+                caps.inline_max
+            );
             return drop(reply.send(Err(Failure::invalid(text))));
         }
         let remote = RemoteRun {
@@ -661,7 +666,9 @@ impl Clerk {
     fn replay(&mut self, unit: Unit, dead: DeadRow, reply: oneshot::Sender<Result<String, Failure>>) {
         let now = self.parts.now().wall;
         let id = self.parts.world.rng.uuid_v7(now);
-        let Some(epoch) = self.epoch(&unit) else { return drop(reply.send(Err(Failure::new(FailureCode::Fenced, format!("{unit} is not held by this gateway"))))) };
+        let Some(epoch) = self.epoch(&unit) else {
+            return drop(reply.send(Err(Failure::new(FailureCode::Fenced, format!("{unit} is not held by this gateway")))));
+        };
         let target = party_unit(&dead.letter.target_agent).and_then(|unit| self.target_gateway(&unit));
         let made = replay(&dead.letter, Replay { message_id: id.clone(), at: now, epoch, target_gateway: target.as_deref() }, &self.parts.key.load());
         let envelope = match made {

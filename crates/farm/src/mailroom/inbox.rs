@@ -414,7 +414,8 @@ impl Clerk {
     /// Rows whose senders are to hear that work goes on.
     pub(super) fn inbox_due(&mut self) {
         let now = self.parts.now();
-        let due: Vec<Place> = self.inbox.open.iter().filter(|(_, taken)| taken.row.due_at().is_some_and(|at| at <= now.mono_ms)).map(|(place, _)| place.clone()).collect();
+        let due: Vec<Place> =
+            self.inbox.open.iter().filter(|(_, taken)| taken.row.due_at().is_some_and(|at| at <= now.mono_ms)).map(|(place, _)| place.clone()).collect();
         for place in due {
             let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { continue };
             let Some(taken) = self.inbox.open.get_mut(&place) else { continue };
@@ -488,7 +489,9 @@ fn close_run(letter: &Envelope, asked: Option<RemoteRun>, now: Now, ops: &mut Ve
         return tracing::warn!(from = letter.source_agent, "an answer cannot be read");
     };
     // An answer nobody waits for any more, or one of an agent that was not asked, changes nothing.
-    let Some(asked) = asked.filter(|asked| asked.agent == letter.source_agent && asked.outcome.as_ref().is_none_or(|end| end.failure.is_some())) else { return };
+    let Some(asked) = asked.filter(|asked| asked.agent == letter.source_agent && asked.outcome.as_ref().is_none_or(|end| end.failure.is_some())) else {
+        return;
+    };
     let ended = RemoteRun { ended_at: Some(now.wall), outcome: Some(outcome), ..asked };
     if let Ok(json) = serde_json::to_string(&ended) {
         ops.push(Op::Put(Table::Meta, rows::run_key(&ended.message_id), json));

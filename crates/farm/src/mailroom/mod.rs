@@ -26,7 +26,10 @@ use clawstead_cluster::{
     letter::Timing,
     policy::Policy,
 };
-use clawstead_state::{Scan, Table, keeper::{Keeper, sort}};
+use clawstead_state::{
+    Scan, Table,
+    keeper::{Keeper, sort},
+};
 use clawstead_terms::{Envelope as Letter, Failure, FailureCode, RunId, RunStatus, Unit};
 use clawstead_world::{Accepted, TaskKind, World};
 use serde_json::{Value, json};
@@ -244,12 +247,8 @@ impl Mailroom {
     /// # Errors
     /// `NotFound` when there is no such dead letter, `InvalidRequest` when it was replayed already.
     pub async fn replay(&self, unit: &Unit, message_id: &str) -> Result<String, Failure> {
-        let dead: DeadRow = self
-            .parts
-            .keeper
-            .get(unit, Table::DeadLetters, message_id)
-            .await?
-            .ok_or_else(|| Failure::not_found(format!("no dead letter {message_id}")))?;
+        let dead: DeadRow =
+            self.parts.keeper.get(unit, Table::DeadLetters, message_id).await?.ok_or_else(|| Failure::not_found(format!("no dead letter {message_id}")))?;
         if let Some(id) = &dead.replayed_as {
             return Err(Failure::invalid(format!("{message_id} was replayed as {id}")));
         }

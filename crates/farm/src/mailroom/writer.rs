@@ -31,7 +31,12 @@ pub enum Written<T> {
 }
 
 /// Carries batches to the store until `stop`, and what became of them to `told`.
-pub async fn write<T: Send + 'static>(keeper: Keeper, mut jobs: mpsc::UnboundedReceiver<Job<T>>, told: mpsc::UnboundedSender<Written<T>>, stop: CancellationToken) {
+pub async fn write<T: Send + 'static>(
+    keeper: Keeper,
+    mut jobs: mpsc::UnboundedReceiver<Job<T>>,
+    told: mpsc::UnboundedSender<Written<T>>,
+    stop: CancellationToken,
+) {
     let store = Arc::clone(&keeper.store);
     let mut going = FuturesOrdered::new();
     loop {
