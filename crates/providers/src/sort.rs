@@ -217,8 +217,7 @@ fn kind_of(codes: &str, message: &str, status: Option<u16>) -> ErrorKind {
         ErrorKind::Billing
     } else if any(&both, &["tokens per min", "tokens per day", "(tpm)", "(tpd)"]) {
         ErrorKind::Quota
-    } else if (any(&both, CONTEXT_WORDS) || (text.contains("requested tokens") && text.contains("exceed")) || zai(&["1261"]))
-        && status.is_none_or(|s| s <= 500)
+    } else if (any(&both, CONTEXT_WORDS) || (text.contains("requested tokens") && text.contains("exceed")) || zai(&["1261"])) && status.is_none_or(|s| s <= 500)
     {
         ErrorKind::Context
     } else if any(&both, CONTENT_WORDS) || zai(&["1301"]) {
