@@ -2,6 +2,11 @@
 
 pub mod engines;
 pub mod enrol;
+pub mod events;
+mod house;
 pub mod key_files;
 pub mod link;
 pub mod mailroom;
+pub mod membership;
+
+pub use house::{Farm, Ground, OpenError, Prepared, Relay, policy_of, prepare, root_pin};

@@ -6,6 +6,7 @@ mod kit;
 mod peer_bus;
 
 use std::{
+    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -509,7 +510,12 @@ async fn openssl_without_a_certificate_is_refused() {
             .kill_on_drop(true)
             .output();
         let Ok(output) = timeout(SOON, output).await.expect("openssl hangs") else {
-            println!("SKIPPED: link: openssl is not installed");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: link: openssl is not installed");
+            // `cargo xtask test` counts the lines of this file.
+            if let Some(path) = std::env::var_os("CLAWSTEAD_SKIPS") {
+                let file = std::fs::File::options().create(true).append(true).open(path);
+                let _ = file.and_then(|mut file| writeln!(file, "farm link\topenssl\tnot installed"));
+            }
             return;
         };
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);

@@ -84,6 +84,9 @@ pub struct MemberRecord {
     /// The version it runs.
     #[serde(default)]
     pub version: String,
+    /// Where peers reach it, `host:port`; none when it only dials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Grows with each renewal.
     #[serde(default)]
     pub beat: u64,

@@ -19,7 +19,7 @@ fn snapshot(pairs: &[(&str, &str)]) -> Change {
 }
 
 fn lease(nonce: &str, incarnation: u64, beat: u64) -> String {
-    serde_json::to_string(&MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: "0.1.0".into(), beat }).unwrap()
+    serde_json::to_string(&MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: "0.1.0".into(), peer: None, beat }).unwrap()
 }
 
 /// The example of the mission text, read and written again.

@@ -1,0 +1,548 @@
+//! The farm as one gateway has it: engines, membership, mailroom and links, put together.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use clawstead_bus::{Bus, Coord, Depth, MailBox, Sealed};
+use clawstead_cluster::{
+    Now,
+    keys::{GatewayKey, KeyRing, RootPin},
+    letter::Timing,
+    names::{is_farm, is_gateway, party_unit, unit_party},
+    policy::{Effect, Limits, Party, Policy, Rule},
+};
+use clawstead_config::{FarmConfig, LeaseProfile, PolicyEffect};
+use clawstead_state::keeper::Keeper;
+use clawstead_terms::{Failure, Unit};
+use clawstead_world::{TaskKind, World};
+use serde_json::{Value, json};
+
+use crate::{
+    engines::{self, EngineError, Engines},
+    events::Events,
+    key_files::{KeyError, KeyFolder},
+    link::{self, BlobPart, Boxes, Call, Desk, EventSink, FallbackBus, Keys, Links, PeerBus, Resolve, Route, Setup},
+    mailroom::{Handler, Mailroom, Parts, Places},
+    membership::{AgentFacts, Me, Membership, recorded_epochs},
+};
+
+/// How often rows that nobody needs are removed.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Letters of one unit that are shown at most.
+const SHOWN_MAX: usize = 500;
+
+/// Why a gateway cannot be part of its farm. The start is refused: half a farm would lose letters.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The config.
+    #[error("farm.{path}: {why}")]
+    Config {
+        /// Path below `farm`.
+        path: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// An engine's part of the config.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The link.
+    #[error("farm.peer: {0}")]
+    Link(String),
+    /// The state store.
+    #[error("{}", .0.message)]
+    Store(Failure),
+}
+
+/// What a gateway is asked over a link by a peer.
+#[async_trait]
+pub trait Relay: Send + Sync {
+    /// A call of a client of `peer`, with events on the way.
+    async fn call(&self, peer: &str, call: Call, events: EventSink) -> Result<Value, Failure>;
+}
+
+/// The farm before the gateway has its units: the engines are open, nobody was told of us.
+pub struct Prepared {
+    config: FarmConfig,
+    engines: Engines,
+    farm: String,
+    gateway: String,
+    key: GatewayKey,
+    ring: KeyRing,
+    policy: Policy,
+    world: World,
+}
+
+/// What a gateway brings.
+pub struct Ground {
+    /// The store with our fences.
+    pub keeper: Keeper,
+    /// Where clients reach us.
+    pub url: String,
+    /// Host and port for the engine's discovery.
+    pub address: (String, u16),
+    /// The version of this program.
+    pub version: String,
+    /// Grows with each start.
+    pub incarnation: u64,
+    /// Our agents.
+    pub agents: Vec<AgentFacts>,
+    /// Does what letters ask.
+    pub handler: Arc<dyn Handler>,
+    /// Answers peers.
+    pub relay: Arc<dyn Relay>,
+}
+
+/// The farm of one gateway. Clones are the same one.
+#[derive(Clone)]
+pub struct Farm {
+    /// Who is there.
+    pub membership: Membership,
+    /// Letters.
+    pub mailroom: Mailroom,
+    /// Links to the others, where the config has them.
+    pub links: Option<Links>,
+    /// What happened.
+    pub events: Arc<Events>,
+    coord: Arc<dyn Coord>,
+    bus: Arc<dyn Bus>,
+    keeper: Keeper,
+    policy: Arc<ArcSwap<Policy>>,
+    key: Arc<ArcSwap<GatewayKey>>,
+}
+
+/// A root's public key as the config has it: 32 bytes as base64url, or as hex.
+///
+/// # Errors
+/// When it is not one.
+pub fn root_pin(text: &str) -> Result<RootPin, String> {
+    let text = text.trim();
+    let base64 = match hex::decode(text) {
+        Ok(raw) if raw.len() == 32 => URL_SAFE_NO_PAD.encode(raw),
+        _ => text.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned(),
+    };
+    RootPin::parse(&base64).map_err(|err| err.to_string())
+}
+
+/// The policy of a config.
+///
+/// # Errors
+/// When a rule cannot be used.
+pub fn policy_of(config: &FarmConfig) -> Result<Policy, String> {
+    let some = |text: &String| Some(text.clone()).filter(|text| text != "*");
+    let rules = config.policy.iter().map(|rule| Rule {
+        from: Party { gateway: some(&rule.from.gateway), agent: some(&rule.from.agent) },
+        to: Party { gateway: some(&rule.to.gateway), agent: some(&rule.to.agent) },
+        capabilities: rule.capabilities.clone(),
+        effect: match rule.effect {
+            PolicyEffect::Allow => Effect::Allow,
+            PolicyEffect::Deny => Effect::Deny,
+        },
+        limits: Limits { per_minute: rule.per_minute, max_ttl: rule.max_ttl_ms },
+    });
+    Policy::new(rules.collect()).map_err(|err| err.to_string())
+}
+
+/// Opens engines and key. None when the config shares nothing with other gateways.
+///
+/// # Errors
+/// When a part of the config cannot be used.
+pub fn prepare(config: &FarmConfig, state_dir: &Path, world: &World) -> Result<Option<Prepared>, OpenError> {
+    if !config.has_others() {
+        return Ok(None);
+    }
+    let wrong = |path: &'static str, why: &str| OpenError::Config { path, why: why.to_owned() };
+    let farm = config.id.clone().filter(|id| is_farm(id)).ok_or_else(|| wrong("id", "names the farm: a-z, 0-9, dot, dash"))?;
+    let gateway = config.gateway.clone().filter(|name| is_gateway(name)).ok_or_else(|| wrong("gateway", "names this gateway: a-z, 0-9, dash"))?;
+    let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
+    let roots = roots.map_err(|why| wrong("roots", &why))?;
+    let ring = KeyRing::new(roots).map_err(|why| wrong("roots", &format!("{why}: `openclaw farm init` makes the farm's root, its public half belongs here")))?;
+    let policy = policy_of(config).map_err(|why| wrong("policy", &why))?;
+    let engines = engines::open(config, &farm, &gateway, world)?;
+    let key = KeyFolder::of(state_dir).load_or_make(&gateway, &*world.rng)?;
+    Ok(Some(Prepared { config: config.clone(), engines, farm, gateway, key, ring, policy, world: world.clone() }))
+}
+
+struct Trust {
+    membership: Membership,
+}
+
+impl Keys for Trust {
+    fn ring(&self) -> Arc<KeyRing> {
+        Arc::new(self.membership.ring().read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn now(&self) -> Now {
+        self.membership.now()
+    }
+}
+
+impl Resolve for Trust {
+    fn address(&self, gateway: &str) -> Option<String> {
+        self.membership.peer_address(gateway)
+    }
+}
+
+impl Route for Trust {
+    fn gateway_of(&self, to: &MailBox) -> Option<String> {
+        match to {
+            MailBox::Gateway(gateway) => Some(gateway.clone()),
+            MailBox::Unit(party) => Some(self.membership.of(&party_unit(party)?)?.gateway),
+        }
+    }
+}
+
+/// What comes over a link: letters to the boxes, calls to the gateway.
+struct Front {
+    boxes: Boxes,
+    relay: Arc<dyn Relay>,
+}
+
+#[async_trait]
+impl Desk for Front {
+    async fn call(&self, peer: &str, call: Call, events: EventSink) -> Result<Value, Failure> {
+        self.relay.call(peer, call, events).await
+    }
+
+    async fn letter(&self, _: &str, to: MailBox, letter: Sealed) -> Result<(), Failure> {
+        self.boxes.take(to, letter).await
+    }
+
+    async fn blob(&self, _: &str, hash: &str, _: u64) -> Result<BlobPart, Failure> {
+        Err(Failure::not_found(format!("no blob {hash} is kept here")))
+    }
+
+    async fn depth(&self, _: &str, of: MailBox) -> Depth {
+        self.boxes.depth(&of)
+    }
+}
+
+impl Prepared {
+    /// This gateway's name.
+    #[must_use]
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// The epochs that are recorded of these units.
+    pub async fn epochs(&self, units: &[Unit]) -> BTreeMap<Unit, u64> {
+        if self.config.coord.kind == clawstead_config::CoordKind::Embedded {
+            return BTreeMap::new();
+        }
+        recorded_epochs(&*self.engines.coord, units).await
+    }
+
+    /// Joins: tells of us, takes our boxes, opens the link.
+    ///
+    /// # Errors
+    /// When the link's address cannot be used, or the state store cannot be read.
+    pub async fn open(self, ground: Ground) -> Result<Farm, OpenError> {
+        let Self { config, engines, farm, gateway, key, ring, policy, world } = self;
+        let peer = config.peer.clone();
+        let me = Me {
+            farm: farm.clone(),
+            gateway: gateway.clone(),
+            url: ground.url,
+            address: ground.address,
+            peer: peer.as_ref().and_then(|peer| peer.advertise.clone().or_else(|| peer.listen.clone())),
+            version: ground.version.clone(),
+            incarnation: ground.incarnation,
+            renew: Duration::from_millis(config.lease.renew_ms()),
+        };
+        let ring = Arc::new(RwLock::new(ring));
+        let membership = Membership::start(me, engines.coord.clone(), &world, ground.keeper.clone(), Arc::clone(&ring), ground.agents);
+        let trust = Arc::new(Trust { membership: membership.clone() });
+        let boxes = Boxes::default();
+        let links = match &peer {
+            None => None,
+            Some(peer) => {
+                let listen = match &peer.listen {
+                    Some(text) => Some(resolve(text).await.map_err(OpenError::Link)?),
+                    None => None,
+                };
+                let setup = Setup {
+                    farm: farm.clone(),
+                    key: key.clone(),
+                    incarnation: ground.incarnation,
+                    build: ground.version.clone(),
+                    listen,
+                    timing: link::Timing::default(),
+                    world: world.clone(),
+                    keys: trust.clone(),
+                    resolve: trust.clone(),
+                };
+                let links = Links::new(setup).map_err(|err| OpenError::Link(err.to_string()))?;
+                links.start(Arc::new(Front { boxes: boxes.clone(), relay: ground.relay })).await.map_err(|err| OpenError::Link(err.to_string()))?;
+                Some(links)
+            }
+        };
+        let bus: Arc<dyn Bus> = match (&links, engines.bus) {
+            (Some(links), None) => Arc::new(PeerBus::new(links.clone(), trust, boxes)),
+            (Some(links), Some(bus)) if config.bus.fallback_peer => Arc::new(FallbackBus::new(bus, Arc::new(PeerBus::new(links.clone(), trust, boxes)))),
+            (_, Some(bus)) => bus,
+            (None, None) => return Err(OpenError::Config { path: "bus.kind", why: "letters over the link need farm.peer".into() }),
+        };
+        let events = Arc::new(Events::default());
+        let (key, policy) = (Arc::new(ArcSwap::from_pointee(key)), Arc::new(ArcSwap::from_pointee(policy)));
+        let units: Vec<Unit> = ground.keeper.claims.all().into_iter().map(|(unit, _)| unit).filter(|unit| unit_party(unit).is_some()).collect();
+        let parts = Parts {
+            world: world.clone(),
+            keeper: ground.keeper.clone(),
+            bus: bus.clone(),
+            farm,
+            gateway,
+            key: key.clone(),
+            ring,
+            policy: policy.clone(),
+            places: Arc::new(membership.clone()),
+            handler: ground.handler,
+            witness: events.clone(),
+            timing: if config.lease == LeaseProfile::Wan { Timing::WAN } else { Timing::LAN },
+            began: membership.began(),
+        };
+        let mailroom = Mailroom::open(parts, &units).await.map_err(OpenError::Store)?;
+        let opened = Farm { membership, mailroom, links, events, coord: engines.coord, bus, keeper: ground.keeper, policy, key };
+        opened.look_after(&world);
+        Ok(opened)
+    }
+}
+
+async fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let mut found = tokio::net::lookup_host(text).await.map_err(|err| format!("{text} is no address to listen on: {err}"))?;
+    found.next().ok_or_else(|| format!("{text} has no address"))
+}
+
+impl Farm {
+    /// What changes elsewhere is taken up; what nobody needs is removed.
+    fn look_after(&self, world: &World) {
+        let (farm, stop) = (self.clone(), world.tasks.stopping());
+        world.tasks.spawn::<_, Failure>(TaskKind::logged("farm"), async move {
+            let mut changes = farm.membership.changes();
+            let mut prune = tokio::time::interval_at(tokio::time::Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    changed = changes.changed() => {
+                        if changed.is_err() {
+                            return Ok(());
+                        }
+                        farm.mailroom.look_again();
+                        if let Some(links) = &farm.links {
+                            links.recheck();
+                        }
+                    }
+                    _ = prune.tick() => farm.prune().await,
+                }
+            }
+        });
+    }
+
+    async fn prune(&self) {
+        for unit in self.units() {
+            if let Err(failure) = self.mailroom.prune(&unit).await {
+                tracing::warn!(%unit, err = %failure, "old letters could not be removed; it is tried again in a minute");
+            }
+        }
+    }
+
+    /// Units of ours that letters come to.
+    #[must_use]
+    pub fn units(&self) -> Vec<Unit> {
+        self.keeper.claims.all().into_iter().map(|(unit, _)| unit).filter(|unit| unit_party(unit).is_some()).collect()
+    }
+
+    /// True when another gateway holds this unit.
+    #[must_use]
+    pub fn is_elsewhere(&self, unit: &Unit) -> bool {
+        self.membership.of(unit).is_some_and(|place| place.gateway != self.membership.me().gateway)
+    }
+
+    /// A new policy, from a config that was edited.
+    ///
+    /// # Errors
+    /// When a rule cannot be used; the one before stays.
+    pub fn set_policy(&self, config: &FarmConfig) -> Result<(), String> {
+        self.policy.store(Arc::new(policy_of(config)?));
+        self.mailroom.look_again();
+        Ok(())
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn kid(&self) -> String {
+        self.key.load().kid().to_owned()
+    }
+
+    /// The coordination store.
+    #[must_use]
+    pub fn coord(&self) -> Arc<dyn Coord> {
+        self.coord.clone()
+    }
+
+    /// Everything at a glance.
+    ///
+    /// # Errors
+    /// When the state store cannot be read.
+    pub async fn status(&self) -> Result<Value, Failure> {
+        let me = self.membership.me();
+        let (mut queued, mut in_flight, mut delivered, mut dead) = (0_u64, 0_u64, 0_u64, 0_u64);
+        for unit in self.units() {
+            for sent in self.mailroom.sent(&unit, SHOWN_MAX).await? {
+                use clawstead_cluster::envelope::MailState;
+                match sent.row.state {
+                    MailState::Queued if sent.row.sends > 0 => in_flight += 1,
+                    MailState::Queued => queued += 1,
+                    MailState::Delivered => delivered += 1,
+                    _ => {}
+                }
+            }
+            dead += self.mailroom.dead(&unit, SHOWN_MAX).await?.iter().filter(|dead| dead.replayed_as.is_none()).count() as u64;
+        }
+        let lost = self.membership.lost();
+        let (beats, missed) = self.membership.heartbeats();
+        let counts: BTreeMap<String, u64> = self.events.counts().into_iter().fold(BTreeMap::new(), |mut sums, ((name, reason), count)| {
+            let name = if reason.is_empty() { name.to_owned() } else { format!("{name}.{reason}") };
+            *sums.entry(name).or_default() += count;
+            sums
+        });
+        let mut out = json!({
+            "farm": me.farm,
+            "gateway": me.gateway,
+            "key": self.kid(),
+            "coord": {"engine": self.coord.engine(), "ok": lost.is_none()},
+            "bus": {"engine": self.bus.engine(), "ok": true},
+            "gateways": self.membership.gateways(),
+            "agents": self.membership.agents(),
+            "letters": {"queued": queued, "inFlight": in_flight, "delivered": delivered, "dead": dead},
+            "heartbeats": {"sent": beats, "missed": missed},
+            "events": counts,
+            "problems": self.membership.problems(),
+        });
+        if let Some(why) = lost {
+            out["coord"]["why"] = why.into();
+        }
+        match tokio::time::timeout(Duration::from_secs(3), self.bus.depth(&MailBox::Gateway(me.gateway.clone()))).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(err)) => out["bus"] = json!({"engine": self.bus.engine(), "ok": false, "why": err.to_string()}),
+            Err(_) => out["bus"] = json!({"engine": self.bus.engine(), "ok": false, "why": "no answer within 3 s"}),
+        }
+        if let Some(links) = &self.links {
+            out["links"] = serde_json::to_value(links.status()).unwrap_or_default();
+        }
+        Ok(out)
+    }
+
+    /// Letters of our units, newest first.
+    ///
+    /// # Errors
+    /// When the state store cannot be read.
+    pub async fn letters(&self, agent: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
+        let mut out: Vec<(clawstead_terms::Millis, Value)> = Vec::new();
+        for unit in self.wanted(agent) {
+            for sent in self.mailroom.sent(&unit, limit).await? {
+                out.push((sent.head.created_at, sent_json(&sent)));
+            }
+            for taken in self.mailroom.taken(&unit, SHOWN_MAX).await? {
+                out.push((taken.head.created_at, taken_json(&taken)));
+            }
+        }
+        out.sort_by(|a, b| b.0.cmp(&a.0));
+        Ok(out.into_iter().take(limit).map(|(_, value)| value).collect())
+    }
+
+    /// One letter with its life.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is known of it here.
+    pub async fn letter(&self, id: &str) -> Result<Value, Failure> {
+        let all = self.letters(None, SHOWN_MAX).await?;
+        let found = all.into_iter().find(|letter| letter.get("messageId").and_then(Value::as_str) == Some(id));
+        found.ok_or_else(|| Failure::not_found(format!("nothing is known here of the letter {id}")))
+    }
+
+    /// Dead letters of our units, newest first, without their bodies.
+    ///
+    /// # Errors
+    /// When the state store cannot be read.
+    pub async fn dead_letters(&self, agent: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
+        let mut out = Vec::new();
+        for unit in self.wanted(agent) {
+            for dead in self.mailroom.dead(&unit, limit).await? {
+                out.push(json!({"messageId": dead.head.message_id, "reason": dead.reason, "from": dead.head.from, "to": dead.head.to, "kind": dead.head.kind,
+                    "capability": dead.head.capability, "at": dead.at, "createdAt": dead.head.created_at, "replayedAs": dead.replayed_as}));
+            }
+        }
+        out.truncate(limit);
+        Ok(out)
+    }
+
+    /// A dead letter with its body and its life.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn dead_letter(&self, id: &str) -> Result<Value, Failure> {
+        let (_, dead) = self.find_dead(id).await?;
+        serde_json::to_value(&dead).map_err(|err| Failure::internal(err.to_string()))
+    }
+
+    /// Sends a new letter in place of a dead one; answers with its id.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `InvalidRequest` when it was replayed.
+    pub async fn replay(&self, id: &str) -> Result<String, Failure> {
+        let (unit, _) = self.find_dead(id).await?;
+        self.mailroom.replay(&unit, id).await
+    }
+
+    /// Removes a dead letter for good.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn drop_dead(&self, id: &str) -> Result<(), Failure> {
+        let (unit, _) = self.find_dead(id).await?;
+        self.mailroom.drop_dead(&unit, id).await
+    }
+
+    async fn find_dead(&self, id: &str) -> Result<(Unit, crate::mailroom::DeadRow), Failure> {
+        for unit in self.units() {
+            let found: Option<crate::mailroom::DeadRow> = self.keeper.get(&unit, clawstead_state::Table::DeadLetters, id).await?;
+            if let Some(dead) = found {
+                return Ok((unit, dead));
+            }
+        }
+        Err(Failure::not_found(format!("no dead letter {id} is kept here")).with_hint("openclaw farm dlq list"))
+    }
+
+    fn wanted(&self, agent: Option<&str>) -> Vec<Unit> {
+        let all = self.units();
+        match agent {
+            None => all,
+            Some(id) => all.into_iter().filter(|unit| unit_party(unit).as_deref() == Some(id)).collect(),
+        }
+    }
+}
+
+fn sent_json(sent: &crate::mailroom::SentRow) -> Value {
+    json!({"direction": "out", "messageId": sent.head.message_id, "correlationId": sent.head.correlation_id, "causationId": sent.head.causation_id,
+        "state": sent.row.state, "kind": sent.head.kind, "from": sent.head.from, "to": sent.head.to, "session": sent.head.session,
+        "capability": sent.head.capability, "createdAt": sent.head.created_at, "expiresAt": sent.head.expires_at, "attempts": sent.row.sends,
+        "gateway": sent.gateway, "run": sent.run, "lastError": sent.row.last_error, "history": sent.history})
+}
+
+fn taken_json(taken: &crate::mailroom::TakenRow) -> Value {
+    json!({"direction": "in", "messageId": taken.head.message_id, "correlationId": taken.head.correlation_id, "causationId": taken.head.causation_id,
+        "state": taken.row.state, "kind": taken.head.kind, "from": taken.head.from, "to": taken.head.to, "session": taken.head.session,
+        "capability": taken.head.capability, "createdAt": taken.head.created_at, "expiresAt": taken.head.expires_at, "attempts": taken.row.attempt + 1,
+        "gateway": taken.head.from_gateway, "lastError": Some(&taken.row.code).filter(|code| !code.is_empty()), "history": taken.history})
+}

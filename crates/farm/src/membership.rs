@@ -1,0 +1,636 @@
+//! Who is in the farm: tells the others of us, watches what they tell, keeps who may sign.
+//!
+//! Published names are those of the homelab schema (`openclaw/gateways/<gw>/..`, `openclaw/agents/<id>/..`); what others
+//! must rely on is in the lease (`members/<gw>`), the key records and the ownership records (`shards/<unit>`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clawstead_bus::{CasError, Change, Coord, CoordError, Member};
+use clawstead_cluster::{
+    Now,
+    claim::{Failover, Record},
+    directory::{AgentEntry, CLUSTER, ClusterEntry, Directory, GATEWAYS, GatewayEntry, Health, KEYS, MEMBERS, MemberRecord, published_stamp},
+    format_stamp,
+    keys::KeyRing,
+    names::unit_party,
+};
+use clawstead_state::keeper::Keeper;
+use clawstead_terms::{Failure, Unit};
+use clawstead_world::{TaskKind, World};
+use futures_util::{StreamExt as _, stream::select_all};
+use tokio::sync::watch;
+
+use crate::mailroom::{Place, Places};
+
+/// Where ownership records lie.
+pub const SHARDS: &str = "openclaw/farm/v1/shards/";
+/// The name of a gateway's service in the engine's discovery.
+pub const SERVICE: &str = "openclaw-gateway";
+/// Gateways write what the published schema shows of them this often.
+const PUBLISH_EVERY: Duration = Duration::from_secs(10);
+/// A gateway's check turns critical after this silence.
+const CHECK_TTL: Duration = Duration::from_secs(3);
+/// How long the start waits for the coordination store.
+pub const START_WAIT: Duration = Duration::from_millis(2_500);
+
+/// What is told of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentFacts {
+    /// Its id.
+    pub id: String,
+    /// What it can be asked for.
+    pub capabilities: Vec<String>,
+    /// `provider/model`.
+    pub model: Option<String>,
+    /// Whether it has a heartbeat.
+    pub heartbeat: bool,
+}
+
+/// Ourselves.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// The farm's name.
+    pub farm: String,
+    /// Ours.
+    pub gateway: String,
+    /// Where clients reach us, `ws://host:port`.
+    pub url: String,
+    /// Host and port that others reach us at, for the engine's discovery.
+    pub address: (String, u16),
+    /// Where peers reach us, `host:port`; none when nothing listens.
+    pub peer: Option<String>,
+    /// The version we run.
+    pub version: String,
+    /// Grows with each start.
+    pub incarnation: u64,
+    /// Between renewals of our lease.
+    pub renew: Duration,
+}
+
+#[derive(Default)]
+struct Known {
+    directory: Directory,
+    shards: BTreeMap<Unit, Record>,
+    shards_lost: Option<String>,
+    /// What is wrong with us, in words.
+    problems: BTreeSet<String>,
+    /// Why the last renewal failed.
+    silent: Option<String>,
+}
+
+struct Shared {
+    me: Me,
+    ours: MemberRecord,
+    coord: Arc<dyn Coord>,
+    world: World,
+    keeper: Keeper,
+    known: RwLock<Known>,
+    ring: Arc<RwLock<KeyRing>>,
+    agents: RwLock<Vec<AgentFacts>>,
+    began: tokio::time::Instant,
+    changed: watch::Sender<u64>,
+    beats: std::sync::atomic::AtomicU64,
+    missed: std::sync::atomic::AtomicU64,
+}
+
+/// Membership of one gateway. Clones are the same one.
+#[derive(Clone)]
+pub struct Membership(Arc<Shared>);
+
+/// A gateway as `farm status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// Its name.
+    pub name: String,
+    /// True for the one that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// `healthy`, `silent`, `stopped`, `unknown`.
+    pub health: &'static str,
+    /// True for `healthy`.
+    pub healthy: bool,
+    /// How long it has been so, ms, as far as we watched.
+    pub since_ms: u64,
+    /// Where clients reach it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The version it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its last heartbeat by its own clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<String>,
+    /// The agents that live there.
+    pub agents: Vec<String>,
+    /// How many keys it has that are believed.
+    pub keys: usize,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// An agent as `farm status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Its id.
+    pub id: String,
+    /// Where it lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Whether that gateway is healthy.
+    pub healthy: bool,
+    /// The epoch under which it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// What it can be asked for; known of our own agents and of those that were asked about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl Membership {
+    /// Starts to tell and to watch. What cannot be told now is told later: a store that is away stops nothing.
+    #[must_use]
+    pub fn start(me: Me, coord: Arc<dyn Coord>, world: &World, keeper: Keeper, ring: Arc<RwLock<KeyRing>>, agents: Vec<AgentFacts>) -> Self {
+        let ours = MemberRecord { incarnation: me.incarnation, nonce: world.rng.uuid(), load: 0, version: me.version.clone(), peer: me.peer.clone(), beat: 0 };
+        let shared = Shared {
+            me,
+            ours,
+            coord,
+            world: world.clone(),
+            keeper,
+            known: RwLock::default(),
+            ring,
+            agents: RwLock::new(agents),
+            began: tokio::time::Instant::now(),
+            changed: watch::Sender::new(0),
+            beats: 0.into(),
+            missed: 0.into(),
+        };
+        let membership = Self(Arc::new(shared));
+        let (watching, telling) = (membership.clone(), membership.clone());
+        world.tasks.spawn::<_, Failure>(TaskKind::vital("farm watch"), async move {
+            watching.watch().await;
+            Ok(())
+        });
+        world.tasks.spawn::<_, Failure>(TaskKind::vital("farm lease"), async move {
+            telling.tell().await;
+            Ok(())
+        });
+        membership
+    }
+
+    /// Boot and wall time, the same for everything of the farm.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        Now { wall: self.0.world.clock.now(), mono_ms: self.mono_ms() }
+    }
+
+    /// Where boot time begins.
+    #[must_use]
+    pub fn began(&self) -> tokio::time::Instant {
+        self.0.began
+    }
+
+    fn mono_ms(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows with everything that was heard.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Who may sign, as far as the farm's root vouches for them.
+    #[must_use]
+    pub fn ring(&self) -> Arc<RwLock<KeyRing>> {
+        Arc::clone(&self.0.ring)
+    }
+
+    /// Where peers reach a gateway.
+    #[must_use]
+    pub fn peer_address(&self, gateway: &str) -> Option<String> {
+        let known = self.known();
+        known.directory.gateways().get(gateway)?.member.as_ref()?.peer.clone()
+    }
+
+    /// Gateways besides us that show signs of life.
+    #[must_use]
+    pub fn peers(&self) -> Vec<String> {
+        let (known, mono) = (self.known(), self.mono_ms());
+        let alive = |name: &&String| **name != self.0.me.gateway && matches!(known.directory.health(name, mono), Health::Healthy { .. });
+        known.directory.gateways().keys().filter(alive).cloned().collect()
+    }
+
+    /// Our agents changed: tells the others.
+    pub async fn set_agents(&self, agents: Vec<AgentFacts>) {
+        *self.0.agents.write().unwrap_or_else(PoisonError::into_inner) = agents;
+        if let Err(err) = self.publish("healthy").await {
+            tracing::debug!(%err, "our agents could not be published now; they are in ten seconds");
+        }
+    }
+
+    async fn watch(&self) {
+        let prefixes = [GATEWAYS, MEMBERS, KEYS, CLUSTER, SHARDS];
+        let streams = prefixes.map(|prefix| self.0.coord.watch(prefix).map(move |change| (prefix, change)).boxed());
+        let mut changes = select_all(streams);
+        let stop = self.0.world.tasks.stopping();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                next = changes.next() => next,
+            };
+            let Some((prefix, change)) = next else { return };
+            self.hear(prefix, &change);
+        }
+    }
+
+    fn hear(&self, prefix: &str, change: &Change) {
+        let mono = self.mono_ms();
+        let mut known = self.known_mut();
+        if prefix == SHARDS {
+            known.hear_shard(change);
+        } else {
+            known.directory.apply(prefix, change, mono);
+        }
+        if known.directory.is_name_taken(&self.0.me.gateway, &self.0.ours) {
+            let text = format!("another process calls itself {} too: give one of the two another farm.gateway", self.0.me.gateway);
+            if known.problems.insert(text.clone()) {
+                tracing::error!("{text}");
+            }
+        }
+        if prefix == KEYS {
+            let mut ring = self.0.ring.write().unwrap_or_else(PoisonError::into_inner);
+            match change {
+                Change::Lost(_) => {}
+                _ => {
+                    for skipped in ring.replace(known.directory.key_records(), mono) {
+                        tracing::warn!(kid = skipped.kid, "a key record is not believed: {}", skipped.why);
+                    }
+                }
+            }
+        }
+        drop(known);
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    async fn tell(&self) {
+        let stop = self.0.world.tasks.stopping();
+        let member = self.member();
+        let (mut registered, mut published) = (false, None::<tokio::time::Instant>);
+        let mut beat = tokio::time::interval(self.0.me.renew);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = beat.tick() => {}
+            }
+            number += 1;
+            let renewed = async {
+                let record = MemberRecord { beat: number, ..self.0.ours.clone() };
+                self.0.coord.put(&MemberRecord::store_key(&self.0.me.gateway), json(&record)).await?;
+                if !registered {
+                    match self.0.coord.register(&member).await {
+                        Ok(()) | Err(CoordError::Unsupported { .. }) => registered = true,
+                        Err(err) => return Err(err),
+                    }
+                }
+                match self.0.coord.beat(&member, "").await {
+                    Ok(()) | Err(CoordError::Unsupported { .. }) => {}
+                    // It was forgotten (a restarted agent): told again at the next beat.
+                    Err(err) => {
+                        registered = false;
+                        return Err(err);
+                    }
+                }
+                if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
+                    self.publish("healthy").await?;
+                    self.own().await?;
+                    published = Some(tokio::time::Instant::now());
+                }
+                Ok::<(), CoordError>(())
+            };
+            self.note(renewed.await);
+        }
+        let leave = async {
+            let _ = self.publish("stopped").await;
+            let _ = self.0.coord.deregister(&member).await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), leave).await;
+    }
+
+    fn note(&self, renewed: Result<(), CoordError>) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.0.beats.fetch_add(1, Relaxed);
+        match renewed {
+            Ok(()) => {
+                // The store answered: what it told of keys is as young as now.
+                self.0.ring.write().unwrap_or_else(PoisonError::into_inner).touch(self.mono_ms());
+                if self.known_mut().silent.take().is_some() {
+                    tracing::info!("the coordination store answers again");
+                }
+            }
+            Err(err) => {
+                self.0.missed.fetch_add(1, Relaxed);
+                let was = self.known_mut().silent.replace(err.to_string());
+                if was.is_none() {
+                    tracing::warn!(%err, "the coordination store does not take our heartbeat; running agents go on");
+                }
+            }
+        }
+    }
+
+    fn member(&self) -> Member {
+        let me = &self.0.me;
+        Member {
+            service: SERVICE.into(),
+            id: me.gateway.clone(),
+            address: me.address.0.clone(),
+            port: me.address.1,
+            tags: vec!["openclaw".into(), format!("farm-{}", me.farm)],
+            meta: BTreeMap::from([("farm".to_owned(), me.farm.clone()), ("version".to_owned(), me.version.clone())]),
+            check_ttl: CHECK_TTL,
+        }
+    }
+
+    async fn publish(&self, status: &str) -> Result<(), CoordError> {
+        let me = &self.0.me;
+        let agents = self.0.agents.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let entry = GatewayEntry {
+            url: Some(me.url.clone()),
+            agents: agents.iter().map(|facts| facts.id.clone()).collect(),
+            status: Some(status.to_owned()),
+            last_heartbeat: Some(published_stamp(self.0.world.clock.now())),
+        };
+        let mut pairs = entry.pairs(&me.gateway);
+        for facts in &agents {
+            // An agent that another gateway holds is not ours to describe.
+            if self.known().shards.get(&agent_unit(&facts.id)).is_some_and(|record| record.owner != me.gateway) {
+                continue;
+            }
+            let entry = AgentEntry {
+                gateway: Some(me.gateway.clone()),
+                capabilities: facts.capabilities.clone(),
+                status: Some(if status == "healthy" { "active".to_owned() } else { "offline".to_owned() }),
+                heartbeat_enabled: Some(facts.heartbeat),
+                model_provider: facts.model.clone(),
+                ..AgentEntry::default()
+            };
+            pairs.extend(entry.pairs(&facts.id));
+        }
+        for (key, value) in pairs {
+            self.put_changed(&key, value.into()).await?;
+        }
+        if self.0.coord.get(&format!("{CLUSTER}id")).await?.is_none() {
+            for (key, value) in (ClusterEntry { id: Some(me.farm.clone()), ..ClusterEntry::default() }).pairs() {
+                if key.ends_with("/id") {
+                    let _ = self.0.coord.put_if(&key, value.into(), None).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what differs only: most of it never changes.
+    async fn put_changed(&self, key: &str, value: Bytes) -> Result<(), CoordError> {
+        if !key.ends_with("/last_heartbeat") && self.0.coord.get(key).await?.is_some_and(|entry| entry.value == value) {
+            return Ok(());
+        }
+        self.0.coord.put(key, value).await.map(drop)
+    }
+
+    /// Writes that we own what we hold. A unit that a living gateway owns stays with it, and that is told.
+    async fn own(&self) -> Result<(), CoordError> {
+        let me = &self.0.me;
+        for (unit, fence) in self.0.keeper.claims.all() {
+            if unit_party(&unit).is_none() {
+                continue;
+            }
+            let key = Record::store_key(&unit);
+            let stored = self.0.coord.get(&key).await?;
+            let record: Option<Record> = stored.as_ref().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+            if record.as_ref().is_some_and(|record| record.owner == me.gateway && record.epoch == fence.epoch) {
+                continue;
+            }
+            if let Some(record) = &record
+                && record.owner != me.gateway
+                && !record.owner.is_empty()
+                && !matches!(self.known().directory.health(&record.owner, self.mono_ms()), Health::Stopped | Health::Silent { .. })
+            {
+                self.problem(format!("{unit} is configured here and lives at {}: others reach it there; take it out of one of the two configs", record.owner));
+                continue;
+            }
+            if let Some(record) = record.as_ref().filter(|record| record.epoch >= fence.epoch) {
+                self.problem(format!("{unit} is held here under epoch {} and recorded under {}: restart this gateway", fence.epoch, record.epoch));
+                continue;
+            }
+            let ours = Record {
+                epoch: fence.epoch,
+                owner: me.gateway.clone(),
+                incarnation: me.incarnation,
+                prefer: vec![me.gateway.clone()],
+                failover: Failover::None,
+                since: format_stamp(self.0.world.clock.now()),
+                handed: false,
+            };
+            match self.0.coord.put_if(&key, json(&ours), stored.map(|entry| entry.version)).await {
+                Ok(_) | Err(CasError::Conflict { .. } | CasError::Unknown(_)) => {}
+                Err(CasError::Coord(err)) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    fn problem(&self, text: String) {
+        if self.known_mut().problems.insert(text.clone()) {
+            tracing::error!("{text}");
+        }
+    }
+
+    /// All gateways, by name.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<GatewayStatus> {
+        let (known, mono) = (self.known(), self.mono_ms());
+        let ring = self.0.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let conflicts = known.directory.name_conflicts();
+        let twice = known.directory.agents_listed_twice();
+        known
+            .directory
+            .gateways()
+            .iter()
+            .filter(|(_, view)| view.member.is_some() || view.entry.status.is_some())
+            .map(|(name, view)| {
+                let (health, since_ms) = match known.directory.health(name, mono) {
+                    Health::Healthy { since_ms } => ("healthy", mono.saturating_sub(since_ms)),
+                    Health::Silent { since_ms } => ("silent", mono.saturating_sub(since_ms)),
+                    Health::Stopped => ("stopped", 0),
+                    Health::Unknown => ("unknown", 0),
+                };
+                let keys = ring.keys_of(name, Now { wall: self.0.world.clock.now(), mono_ms: mono }).map_or(0, |keys| keys.len());
+                let mut problems = Vec::new();
+                if keys == 0 {
+                    problems.push(format!("no key of it is believed: openclaw farm approve {name}"));
+                }
+                if conflicts.contains(&name.as_str()) {
+                    problems.push("two processes use this name".to_owned());
+                }
+                problems
+                    .extend(twice.iter().filter(|(_, at)| at.contains(&name.as_str())).map(|(agent, at)| format!("agent {agent} is at {}", at.join(" and "))));
+                GatewayStatus {
+                    name: name.clone(),
+                    is_self: *name == self.0.me.gateway,
+                    health,
+                    healthy: health == "healthy",
+                    since_ms,
+                    url: view.entry.url.clone(),
+                    version: view.member.as_ref().map(|member| member.version.clone()),
+                    last_heartbeat: view.entry.last_heartbeat.clone(),
+                    agents: view.entry.agents.clone(),
+                    keys,
+                    problems,
+                }
+            })
+            .collect()
+    }
+
+    /// All agents, by id.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentStatus> {
+        let known = self.known();
+        let own = self.0.agents.read().unwrap_or_else(PoisonError::into_inner);
+        let ids: BTreeSet<&String> = known.directory.gateways().values().flat_map(|view| &view.entry.agents).collect();
+        ids.into_iter()
+            .map(|id| {
+                let place = Self::place(&known, &agent_unit(id), self.mono_ms());
+                let facts = own.iter().find(|facts| facts.id == *id).filter(|_| place.as_ref().is_none_or(|place| place.gateway == self.0.me.gateway));
+                AgentStatus {
+                    id: id.clone(),
+                    gateway: place.as_ref().map(|place| place.gateway.clone()),
+                    healthy: place.as_ref().is_some_and(|place| place.alive),
+                    epoch: place.map(|place| place.epoch),
+                    capabilities: facts.map(|facts| facts.capabilities.clone()).unwrap_or_default(),
+                    model: facts.and_then(|facts| facts.model.clone()),
+                }
+            })
+            .collect()
+    }
+
+    fn place(known: &Known, unit: &Unit, mono: u64) -> Option<Place> {
+        let record = known.shards.get(unit).filter(|record| !record.owner.is_empty())?;
+        // While the store does not answer nobody is called dead: letters are tried, and wait if need be.
+        let alive = !matches!(known.directory.health(&record.owner, mono), Health::Silent { .. } | Health::Stopped);
+        Some(Place { gateway: record.owner.clone(), epoch: record.epoch, alive })
+    }
+
+    /// What is wrong, in words.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let known = self.known();
+        let lost = known.directory.lost().or(known.shards_lost.as_deref()).or(known.silent.as_deref());
+        let lost = lost.map(|why| format!("the coordination store does not answer: {why}"));
+        let unread = known.directory.problems().iter().map(|(key, why)| format!("{key} {why}"));
+        lost.into_iter().chain(known.problems.iter().cloned()).chain(unread).collect()
+    }
+
+    /// Why the coordination store does not answer; none when it does.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        let known = self.known();
+        known.silent.clone().or_else(|| known.directory.lost().map(str::to_owned))
+    }
+
+    /// Heartbeats so far, and how many the store did not take.
+    #[must_use]
+    pub fn heartbeats(&self) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        (self.0.beats.load(Relaxed), self.0.missed.load(Relaxed))
+    }
+
+    /// Ourselves.
+    #[must_use]
+    pub fn me(&self) -> &Me {
+        &self.0.me
+    }
+}
+
+impl Known {
+    fn hear_shard(&mut self, change: &Change) {
+        let read = |entry: &clawstead_bus::Entry| -> Option<(Unit, Record)> {
+            Some((Unit::parse(entry.key.strip_prefix(SHARDS)?)?, serde_json::from_slice(&entry.value).ok()?))
+        };
+        match change {
+            Change::Snapshot(entries) => {
+                self.shards = entries.values().filter_map(read).collect();
+                self.shards_lost = None;
+            }
+            Change::Put(entry) => self.shards.extend(read(entry)),
+            Change::Delete(key) => {
+                if let Some(unit) = key.strip_prefix(SHARDS).and_then(Unit::parse) {
+                    self.shards.remove(&unit);
+                }
+            }
+            Change::Lost(why) => self.shards_lost = Some(why.clone()),
+        }
+    }
+}
+
+impl Places for Membership {
+    fn of(&self, unit: &Unit) -> Option<Place> {
+        Self::place(&self.known(), unit, self.mono_ms())
+    }
+}
+
+/// The epochs that are recorded of these units, so that a store that was lost or restored does not go back. Empty when
+/// the coordination store does not answer in time.
+pub async fn recorded_epochs(coord: &dyn Coord, units: &[Unit]) -> BTreeMap<Unit, u64> {
+    let read = async {
+        let mut out = BTreeMap::new();
+        for unit in units {
+            if let Some(entry) = coord.get(&Record::store_key(unit)).await?
+                && let Ok(record) = serde_json::from_slice::<Record>(&entry.value)
+            {
+                out.insert(unit.clone(), record.epoch);
+            }
+        }
+        Ok::<_, CoordError>(out)
+    };
+    match tokio::time::timeout(START_WAIT, read).await {
+        Ok(Ok(epochs)) => epochs,
+        Ok(Err(err)) => {
+            tracing::warn!(%err, "the coordination store does not answer; the start goes on with what this gateway knows");
+            BTreeMap::new()
+        }
+        Err(_) => {
+            tracing::warn!("the coordination store does not answer in time; the start goes on with what this gateway knows");
+            BTreeMap::new()
+        }
+    }
+}
+
+fn agent_unit(id: &str) -> Unit {
+    Unit::Agent(clawstead_terms::AgentId::normalise(id))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
