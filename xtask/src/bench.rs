@@ -30,11 +30,11 @@ pub fn bench(repo: &Path, args: &[String]) -> anyhow::Result<()> {
 /// # Errors
 /// When a message was lost or answered twice.
 pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
-    cargo(repo, &["build", "-p", "clawstead-cli"])?;
+    cargo(repo, &["build", "--release", "-p", "clawstead-cli"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
     let mut command = Command::new("cargo");
     command.args(["test", "-p", "clawstead-harness", "--test", "kill", "--", "--nocapture"]).args(args).current_dir(repo);
-    command.env("CLAWSTEAD_BIN", target.join("debug/openclaw"));
+    command.env("CLAWSTEAD_BIN", target.join("release/openclaw"));
     if std::env::var_os("CLAWSTEAD_KILLS").is_none() {
         command.env("CLAWSTEAD_KILLS", "200");
     }

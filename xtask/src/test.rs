@@ -47,6 +47,8 @@ struct Run<'a> {
     skips: PathBuf,
     variables: BTreeMap<String, PathBuf>,
     suites: Vec<Suite>,
+    /// Tests that are not run on their own, with the reason their code gives.
+    ignored: Vec<String>,
     skips_seen: usize,
 }
 
@@ -79,7 +81,7 @@ pub fn command(repo: &Path, args: &[String]) -> anyhow::Result<bool> {
     let skips = logs.join("skips.tsv");
     fs::write(&skips, "")?;
     let Found { variables, missing } = found;
-    let mut run = Run { repo, target, logs, skips, variables, suites: Vec::new(), skips_seen: 0 };
+    let mut run = Run { repo, target, logs, skips, variables, suites: Vec::new(), ignored: Vec::new(), skips_seen: 0 };
     let programs = run.build()?;
     if wanted.filter.is_none() {
         run.repository();
@@ -168,6 +170,7 @@ impl Run<'_> {
         let end = logged(&mut command, &log, PROGRAM_LIMIT)?;
         let text = fs::read_to_string(&log).unwrap_or_default();
         let (mut passed, mut failed, ignored) = counts(&text);
+        self.ignored.extend(ignored_tests(&text).map(|(test, why)| format!("{name}: {test}: {why}")));
         if end == End::TooLong {
             println!("{name}: still running after {} minutes, ended", PROGRAM_LIMIT.as_secs() / 60);
         }
@@ -179,7 +182,7 @@ impl Run<'_> {
         passed = passed.saturating_sub(skipped);
         if passed + failed + skipped + ignored > 0 {
             self.suites.push(Suite { name: name.clone(), passed, failed, skipped: skipped + ignored, took: began.elapsed() });
-            self.say();
+            self.say(closing_line(&text));
         }
         Ok(())
     }
@@ -195,7 +198,7 @@ impl Run<'_> {
             println!("{}", failure_part(&text));
         }
         self.suites.push(Suite { name: "doc tests".into(), passed, failed, skipped, took: began.elapsed() });
-        self.say();
+        self.say(closing_line(&text));
         Ok(())
     }
 
@@ -234,7 +237,9 @@ impl Run<'_> {
                 println!("---- web {step} failed ----\n{}", tail(&text, 60));
             }
             let passed = web_passed(&text).unwrap_or(1);
-            self.add(&format!("web: {step}"), if end == End::Good { passed } else { 0 }, usize::from(end != End::Good), began.elapsed());
+            let (passed, failed) = if end == End::Good { (passed, 0) } else { (0, 1) };
+            self.suites.push(Suite { name: format!("web: {step}"), passed, failed, skipped: 0, took: began.elapsed() });
+            self.say(closing_line(&text));
         }
         Ok(())
     }
@@ -270,13 +275,17 @@ impl Run<'_> {
 
     fn add(&mut self, name: &str, passed: usize, failed: usize, took: Duration) {
         self.suites.push(Suite { name: name.into(), passed, failed, skipped: 0, took });
-        self.say();
+        self.say(None);
     }
 
-    fn say(&self) {
+    /// Says how the last suite ended, with what its own runner said last.
+    fn say(&self, closing: Option<&str>) {
         if let Some(suite) = self.suites.last() {
             let word = if suite.failed > 0 { "FAILED" } else { "ok" };
             println!("{:<50} {word} ({} passed, {:.1} s)", suite.name, suite.passed, suite.took.as_secs_f64());
+            if let Some(line) = closing {
+                println!("    {line}");
+            }
         }
     }
 
@@ -294,6 +303,9 @@ impl Run<'_> {
         }
         for line in fs::read_to_string(&self.skips).unwrap_or_default().lines() {
             println!("SKIPPED: {}", line.replace('\t', ": "));
+        }
+        for line in &self.ignored {
+            println!("SKIPPED: {line}");
         }
         println!("{} minutes {} seconds; logs in {}", took.as_secs() / 60, took.as_secs() % 60, self.logs.display());
         println!("{passed} passed, {failed} failed, {skipped} skipped");
@@ -332,6 +344,19 @@ fn counts(text: &str) -> (usize, usize, usize) {
     sum
 }
 
+/// What a runner said last about its tests, in its own words: libtest, vitest or our scripts.
+fn closing_line(text: &str) -> Option<&str> {
+    text.lines().rev().map(str::trim).find(|line| line.starts_with("test result: ") || is_web_sum(line))
+}
+
+/// The ignored tests in the output of a test program, with the reason.
+fn ignored_tests(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let (test, why) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
+        Some((test, if why.is_empty() { "ignored" } else { why.trim_start_matches([',', ' ']) }))
+    })
+}
+
 /// The part of a test program's output that tells what failed.
 fn failure_part(text: &str) -> String {
     let from = text.find("\nfailures:\n").unwrap_or(0);
@@ -340,10 +365,14 @@ fn failure_part(text: &str) -> String {
 
 /// Passed checks in the output of vitest (`Tests  17 passed (17)`) or of our own scripts (`18 passed, 0 failed`).
 fn web_passed(text: &str) -> Option<usize> {
-    let line = text.lines().rev().find(|line| line.trim_start().starts_with("Tests") || (line.contains(" passed, ") && line.ends_with(" failed")))?;
+    let line = text.lines().rev().map(str::trim).find(|line| is_web_sum(line))?;
     let words: Vec<&str> = line.split_whitespace().collect();
     let at = words.iter().position(|word| word.starts_with("passed"))?;
     words.get(at.checked_sub(1)?)?.parse().ok()
+}
+
+fn is_web_sum(line: &str) -> bool {
+    line.starts_with("Tests ") || (line.contains(" passed, ") && line.ends_with(" failed"))
 }
 
 #[cfg(test)]
@@ -354,5 +383,14 @@ mod tests {
         assert_eq!(super::counts(text), (9, 3, 1));
         assert_eq!(super::web_passed("ok    a\n18 passed, 0 failed\n"), Some(18));
         assert_eq!(super::web_passed(" Test Files  2 passed (2)\n      Tests  17 passed (17)\n"), Some(17));
+    }
+
+    #[test]
+    fn runners_have_the_last_word() {
+        let text = "test a::b ... ignored, slow\ntest c ... ignored\ntest d ... ok\n\ntest result: ok. 1 passed; 0 failed; 2 ignored\n\n";
+        assert_eq!(super::closing_line(text), Some("test result: ok. 1 passed; 0 failed; 2 ignored"));
+        assert_eq!(super::ignored_tests(text).collect::<Vec<_>>(), [("a::b", "slow"), ("c", "ignored")]);
+        assert_eq!(super::closing_line("      Tests  17 passed (17)\n   Duration  2 s\n"), Some("Tests  17 passed (17)"));
+        assert_eq!(super::closing_line("fresh\n"), None);
     }
 }

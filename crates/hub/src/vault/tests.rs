@@ -1,4 +1,4 @@
-use std::{fs, process::Command};
+use std::{fs, io::Write as _, process::Command};
 
 use super::*;
 
@@ -224,7 +224,12 @@ async fn search_finds_words_in_any_case() {
 #[tokio::test]
 async fn notes_are_committed_one_by_one() {
     if Command::new("git").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: hub vault: there is no git");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: hub vault: there is no git");
+        // `cargo xtask test` counts the lines of this file.
+        if let Some(path) = std::env::var_os("CLAWSTEAD_SKIPS") {
+            let file = fs::File::options().create(true).append(true).open(path);
+            let _ = file.and_then(|mut file| writeln!(file, "hub\tgit\tnot installed"));
+        }
         return;
     }
     let p = place(Commits::On { program: "git".into() }).await;
