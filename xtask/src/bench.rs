@@ -4,7 +4,10 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 
-use crate::engines::{Fetch, prepare};
+use crate::{
+    engines::{Fetch, prepare},
+    run::not_of_this_package,
+};
 
 /// Builds everything optimised and measures ours beside the original; writes `benches/results.md`.
 /// Arguments go to the benchmark: `--quick` (fewer repeats), `--short` (without the long parts), `--only ours|original`.
@@ -34,7 +37,7 @@ pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
     let mut command = Command::new("cargo");
     command.args(["test", "-p", "clawstead-harness", "--test", "kill", "--", "--nocapture"]).args(args).current_dir(repo);
-    command.env("CLAWSTEAD_BIN", target.join("release/openclaw"));
+    not_of_this_package(command.env("CLAWSTEAD_BIN", target.join("release/openclaw")));
     if std::env::var_os("CLAWSTEAD_KILLS").is_none() {
         command.env("CLAWSTEAD_KILLS", "200");
     }
@@ -43,7 +46,7 @@ pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
 
 fn cargo(repo: &Path, args: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(args).current_dir(repo);
+    not_of_this_package(command.args(args).current_dir(repo));
     finish(command)
 }
 

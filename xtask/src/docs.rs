@@ -4,6 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, bail};
 
+use crate::run::not_of_this_package;
+
 /// Where they go.
 const FOLDER: &str = "docs/reference";
 
@@ -25,7 +27,9 @@ pub fn command(repo: &Path) -> anyhow::Result<()> {
 
 fn run(repo: &Path, args: &[&str]) -> anyhow::Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(&cargo).args(["run", "--quiet"]).args(args).current_dir(repo).output().context("cargo run")?;
+    let mut command = Command::new(&cargo);
+    command.args(["run", "--quiet"]).args(args).current_dir(repo);
+    let output = not_of_this_package(&mut command).output().context("cargo run")?;
     if !output.status.success() {
         bail!("cargo run {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
     }

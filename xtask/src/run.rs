@@ -49,6 +49,18 @@ pub fn logged(command: &mut Command, log: &Path, limit: Duration) -> anyhow::Res
     }
 }
 
+/// Takes away what `cargo run` told us about our own package. Build scripts that look at these variables (that of
+/// `ring` does) would run again, with everything above them, whenever `cargo xtask` and plain `cargo` take turns.
+pub fn not_of_this_package(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let own = name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if own {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// The last lines of a text.
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
