@@ -163,6 +163,7 @@ impl House {
             places: Places { state_dir: PathBuf::from(HOME), home: PathBuf::from(HOME), env: std::collections::BTreeMap::new() },
             further_tools: tools::all(outside, life),
             set_up_workspaces: SetUpWorkspaces::No,
+            farm: None,
         })
         .await?;
         for account in ACCOUNTS {

@@ -362,10 +362,10 @@ impl Farm {
         self.keeper.claims.all().into_iter().map(|(unit, _)| unit).filter(|unit| unit_party(unit).is_some()).collect()
     }
 
-    /// True when another gateway holds this unit.
+    /// The other gateway that holds this unit; none when nobody does, or we.
     #[must_use]
-    pub fn is_elsewhere(&self, unit: &Unit) -> bool {
-        self.membership.of(unit).is_some_and(|place| place.gateway != self.membership.me().gateway)
+    pub fn elsewhere(&self, unit: &Unit) -> Option<String> {
+        self.membership.of(unit).map(|place| place.gateway).filter(|gateway| *gateway != self.membership.me().gateway)
     }
 
     /// A new policy, from a config that was edited.

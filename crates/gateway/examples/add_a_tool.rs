@@ -101,6 +101,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         places: Places::default(),
         further_tools: vec![Arc::new(Dice)],
         set_up_workspaces: SetUpWorkspaces::No,
+        farm: None,
     })
     .await?;
     building.doors.set_phase(Phase::Ready);

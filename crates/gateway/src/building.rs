@@ -25,7 +25,7 @@ use crate::{
     devices::Devices,
     doors::{DoorParts, Doors, Facts, Mounts, history, hooks, openai},
     fanout::{Fanout, SessionRows},
-    import,
+    farm as farmside, import,
     keeper::{self, Claims, Keeper},
     live::{Live, Reloaded},
     outbox::{Outbox, Outlets},
@@ -72,6 +72,18 @@ pub struct Ground {
     pub further_tools: Vec<Arc<dyn AnyTool>>,
     /// Files of workspaces are made where they are missing.
     pub set_up_workspaces: SetUpWorkspaces,
+    /// The farm that this gateway is to join; none for one that stands alone.
+    pub farm: Option<FarmGround>,
+}
+
+/// What joining a farm needs.
+pub struct FarmGround {
+    /// Engines and key.
+    pub prepared: clawstead_farm::Prepared,
+    /// Where clients reach us, `ws://host:port`.
+    pub url: String,
+    /// Host and port for the engine's discovery.
+    pub address: (String, u16),
 }
 
 /// Whether missing workspace files are made at the start.
@@ -109,6 +121,8 @@ pub struct Building {
     pub minds: Arc<Minds>,
     /// Things to say at the start: channels that are not there, models that are odd.
     pub notices: Vec<String>,
+    /// The farm, where there is one.
+    pub farm: farmside::Cell,
 }
 
 /// What happens in lanes, told to listeners and the outbox.
@@ -178,7 +192,7 @@ impl Building {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn raise(ground: Ground) -> Result<Self, Failure> {
-        let Ground { world, store, live, reloads, identity, name, process, brain, places, further_tools, set_up_workspaces } = ground;
+        let Ground { world, store, live, reloads, identity, name, process, brain, places, further_tools, set_up_workspaces, farm: joining } = ground;
         let config = live.config.clone();
         let now = config.load_full();
         let mut notices = Vec::new();
@@ -186,7 +200,12 @@ impl Building {
         // What is ours.
         let keeper = Keeper { store: store.clone(), claims: Arc::new(Claims::default()) };
         let incarnation = u64::try_from(world.clock.now().0).unwrap_or(0);
+        // In a farm the others know us by this name.
+        let name = joining.as_ref().map_or(name, |ground| ground.prepared.gateway().to_owned());
         keeper.claim(&units(&now), &name, incarnation).await?;
+        if let Some(ground) = &joining {
+            farmside::above(&keeper, ground.prepared.epochs(&units(&now)).await, &name, incarnation).await?;
+        }
         let global = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit was not taken"))?;
 
         // What an older OpenClaw left, once; before anything reads its rows.
@@ -206,13 +225,14 @@ impl Building {
         notices.extend(models.warnings().iter().cloned());
         let minds = Arc::new(Minds { models: ArcSwap::from_pointee(models) });
         let approvals = Approvals::new(keeper.clone(), world.clone(), news.clone());
-        let tool_calls = Arc::new(ToolCalls::new(approvals.clone(), config.clone(), world.clone()));
+        let farm = farmside::Cell::default();
+        let tool_calls = Arc::new(ToolCalls::new(approvals.clone(), config.clone(), world.clone(), farm.clone()));
         let tools = Arc::new(Tools::new(Arc::new(Toolbox::with(places, further_tools)), config.clone()));
 
         // The one door, the lanes behind it, the way out.
         let agents = Arc::new(Agents::of(&now));
         let suspension = Suspension::new(world.clone());
-        let post = Arc::new(PostOffice::new(config.clone(), suspension.clone()));
+        let post = Arc::new(PostOffice::new(config.clone(), suspension.clone(), farm.clone()));
         let outlets = Arc::new(Outlets::default());
         let outbox = Outbox::start(keeper.clone(), world.clone(), outlets.clone(), now.agents.list.iter().map(|a| a.id.clone()));
         let taps = Taps::default();
@@ -253,6 +273,7 @@ impl Building {
             config: config.clone(),
             fanout: fanout.clone(),
             world: world.clone(),
+            farm: farm.clone(),
         };
         let chat = Arc::new(chat);
         let system = Arc::new(rpc::system::SystemRpc {
@@ -284,6 +305,7 @@ impl Building {
             }))
             .mount(methods::devices::mount(rpc::devices::DevicesRpc { devices: devices.clone(), fanout: fanout.clone(), world: world.clone() }))
             .mount(methods::nodes::mount(rpc::nodes::NodesRpc { devices: devices.clone(), fanout: fanout.clone(), world: world.clone() }))
+            .mount(methods::farm::mount(rpc::farm::FarmRpc { farm: farm.clone() }))
             .mount(methods::approvals::mount(rpc::approvals::ApprovalsRpc { approvals, storage: process.storage.clone() }))
             .mount(methods::tools::mount(tools_rpc.as_ref().clone()))
             .mount(methods::questions::mount(rpc::questions::QuestionsRpc))
@@ -295,7 +317,8 @@ impl Building {
                 prefs: tokio::sync::Mutex::default(),
             }));
         let router = Arc::new(router);
-        tool_calls.open(router.clone(), lanes.clone());
+        router.reach(farmside::Elsewhere::new(farm.clone(), fanout.clone(), world.clone()));
+        tool_calls.open(router.clone(), lanes.clone(), post.clone());
 
         // Now the past goes on.
         for one in &now.agents.list {
@@ -304,6 +327,20 @@ impl Building {
             }
         }
         cron.begin().await?;
+        if let Some(FarmGround { prepared, url, address }) = joining {
+            let ground = clawstead_farm::Ground {
+                keeper: keeper.clone(),
+                url,
+                address,
+                version: process.version.clone(),
+                incarnation,
+                agents: farmside::facts(&now),
+                handler: Arc::new(farmside::Handler { post: post.clone(), lanes: lanes.clone(), calls: tool_calls.clone(), world: world.clone() }),
+                relay: Arc::new(farmside::Desk { router: router.clone(), fanout: fanout.clone(), world: world.clone() }),
+            };
+            let joined = prepared.open(ground).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
+            let _ = farm.set(joined);
+        }
         notices.extend(accounts.apply(&settings::channels(&now)));
 
         let hooked = config.clone();
@@ -326,7 +363,7 @@ impl Building {
             mounts,
         });
 
-        let building = Self { lanes, post, desk, cron, accounts, outbox, outlets, fanout, doors, keeper, minds, notices };
+        let building = Self { lanes, post, desk, cron, accounts, outbox, outlets, fanout, doors, keeper, minds, notices, farm };
         let janitor = Janitor {
             world: world.clone(),
             live,
@@ -344,6 +381,7 @@ impl Building {
             minds: building.minds.clone(),
             doors: building.doors.clone(),
             desk: building.desk.clone(),
+            farm: building.farm.clone(),
             process,
         };
         janitor.start(reloads, set_up_workspaces);
@@ -393,6 +431,7 @@ struct Janitor {
     minds: Arc<Minds>,
     doors: Arc<Doors>,
     desk: Arc<Desk>,
+    farm: farmside::Cell,
     process: Arc<Process>,
 }
 
@@ -535,11 +574,25 @@ impl Janitor {
         for unit in &fresh {
             if let (Unit::Agent(agent), Some(fence)) = (unit, self.keeper.claims.get(unit)) {
                 self.lanes.adopt(agent, fence).await?;
+                if let Some(farm) = self.farm.get() {
+                    farm.mailroom.take_over(unit.clone()).await?;
+                }
             }
         }
         for gone in old.agents.list.iter().filter(|a| new.agents.get(a.id.as_str()).is_none()) {
             self.lanes.release(&gone.id, Duration::from_secs(30)).await;
             self.keeper.claims.give_up(&Unit::Agent(gone.id.clone()));
+            if let Some(farm) = self.farm.get() {
+                farm.mailroom.let_go(Unit::Agent(gone.id.clone())).await;
+            }
+        }
+        if let Some(farm) = self.farm.get() {
+            farm.membership.set_agents(farmside::facts(new)).await;
+            if let Some(config) = &new.farm
+                && let Err(why) = farm.set_policy(config)
+            {
+                tracing::error!("farm.policy: {why}; the policy before stays in force");
+            }
         }
         self.set_up(new).await;
         Ok(())

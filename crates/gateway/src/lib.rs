@@ -12,6 +12,7 @@ pub mod devices;
 pub mod docs;
 pub mod doors;
 pub mod fanout;
+pub mod farm;
 pub mod import;
 pub mod keeper;
 pub mod letters;

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 
 use clawstead_agent::Lanes;
 use clawstead_config::Config;
-use clawstead_terms::{Envelope, Failure, FailureCode, Origin};
+use clawstead_farm::Farm;
+use clawstead_terms::{Envelope, Failure, FailureCode, Origin, Unit};
 use clawstead_world::{Accepted, Post};
 use serde_json::json;
 
-use crate::{policy, suspend::Suspension};
+use crate::{farm::Cell, policy, suspend::Suspension};
 
 /// Longest path of a letter from agent to agent.
 const PATH_MAX: usize = 8;
@@ -21,6 +22,7 @@ const PATH_MAX: usize = 8;
 pub struct PostOffice {
     config: Arc<ArcSwap<Config>>,
     suspension: Arc<Suspension>,
+    farm: Cell,
     /// Lanes write letters too, so they are made after the office and put in once.
     lanes: OnceLock<Lanes>,
 }
@@ -28,8 +30,8 @@ pub struct PostOffice {
 impl PostOffice {
     /// A closed office; see [`PostOffice::open`].
     #[must_use]
-    pub fn new(config: Arc<ArcSwap<Config>>, suspension: Arc<Suspension>) -> Self {
-        Self { config, suspension, lanes: OnceLock::new() }
+    pub fn new(config: Arc<ArcSwap<Config>>, suspension: Arc<Suspension>, farm: Cell) -> Self {
+        Self { config, suspension, farm, lanes: OnceLock::new() }
     }
 
     /// From now on letters are taken.
@@ -37,15 +39,41 @@ impl PostOffice {
         let _ = self.lanes.set(lanes);
     }
 
-    fn check(&self, letter: &Envelope) -> Result<(), Failure> {
+    /// The farm, when the letter's agent lives at another gateway of it.
+    fn elsewhere(&self, letter: &Envelope) -> Option<&Farm> {
+        if self.config.load().agents.get(letter.to.agent.as_str()).is_some() {
+            return None;
+        }
+        self.farm.get().filter(|farm| farm.elsewhere(&Unit::Agent(letter.to.agent.clone())).is_some())
+    }
+
+    /// A letter that came from another gateway. Its policy was asked there: who writes it is no agent of ours.
+    ///
+    /// # Errors
+    /// As `deliver`.
+    pub async fn deliver_from_farm(&self, letter: Envelope) -> Result<Accepted, Failure> {
+        self.check_place(&letter)?;
+        self.accept(letter).await
+    }
+
+    async fn accept(&self, letter: Envelope) -> Result<Accepted, Failure> {
+        let lanes = self.lanes.get().ok_or_else(|| Failure::unavailable("gateway starting; retry shortly", 500))?;
+        let _passing = self.suspension.pass(&letter).await?;
+        lanes.accept(letter).await
+    }
+
+    fn check_place(&self, letter: &Envelope) -> Result<(), Failure> {
         let config = self.config.load();
         if config.agents.get(letter.to.agent.as_str()).is_none() {
             let near = config.agents.list.iter().map(|a| a.id.to_string()).collect::<Vec<_>>().join(", ");
             return Err(Failure::not_found(format!("unknown agent id \"{}\"", letter.to.agent)).with_hint(format!("agents here: {near}")));
         }
-        if letter.path.len() >= PATH_MAX {
-            return Err(Failure::new(FailureCode::Forbidden, format!("the letter went through {PATH_MAX} agents already; it goes no further")));
-        }
+        check_path(letter)
+    }
+
+    fn check(&self, letter: &Envelope) -> Result<(), Failure> {
+        self.check_place(letter)?;
+        let config = self.config.load();
         if let Origin::Agent { agent, .. } = &letter.from {
             let rules = json!({"enabled": config.tools.agent_to_agent, "allow": config.tools.agent_to_agent_allow});
             policy::may_reach(&rules, agent, &letter.to.agent).map_err(|why| Failure::new(FailureCode::Forbidden, why))?;
@@ -57,9 +85,18 @@ impl PostOffice {
 #[async_trait]
 impl Post for PostOffice {
     async fn deliver(&self, letter: Envelope) -> Result<Accepted, Failure> {
+        if let Some(farm) = self.elsewhere(&letter) {
+            check_path(&letter)?;
+            return farm.mailroom.send(letter).await;
+        }
         self.check(&letter)?;
-        let lanes = self.lanes.get().ok_or_else(|| Failure::unavailable("gateway starting; retry shortly", 500))?;
-        let _passing = self.suspension.pass(&letter).await?;
-        lanes.accept(letter).await
+        self.accept(letter).await
     }
+}
+
+fn check_path(letter: &Envelope) -> Result<(), Failure> {
+    if letter.path.len() >= PATH_MAX {
+        return Err(Failure::new(FailureCode::Forbidden, format!("the letter went through {PATH_MAX} agents already; it goes no further")));
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use clawstead_config::{Bind, Env, ExecRefs, Invalid, Paths, ReadOptions, SecretOptions, ShellImport, Snapshot, Strictness, keep_last_good};
+use clawstead_config::{Bind, Config, Env, ExecRefs, Invalid, Paths, ReadOptions, SecretOptions, ShellImport, Snapshot, Strictness, keep_last_good};
 use clawstead_state::{Holder, LockError, StateDirLock, TxError};
 use clawstead_terms::Failure;
 use clawstead_tools::Places;
@@ -20,7 +20,7 @@ use clawstead_world::{TaskKind, World};
 
 use crate::{
     VERSION,
-    building::{Building, Ground, SetUpWorkspaces},
+    building::{Building, FarmGround, Ground, SetUpWorkspaces},
     doors::{self, BindError, Phase, auth::AuthOverrides},
     live::Live,
     rpc::system::Process,
@@ -86,6 +86,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("{0}")]
     Store(#[from] OpenError),
+    /// The farm that the config names cannot be joined: exit 78.
+    #[error("{0}")]
+    Farm(String),
     /// The state folder cannot be used.
     #[error("the state folder {path} cannot be used: {why}")]
     StateDir {
@@ -107,6 +110,7 @@ impl StartError {
             Self::Config(_)
             | Self::NoMode { .. }
             | Self::Remote
+            | Self::Farm(_)
             | Self::Lock(LockError::Held(_))
             | Self::Store(OpenError::NoUrl | OpenError::Store(TxError::Schema { .. } | TxError::Invalid { .. })) => 78,
             _ => 1,
@@ -274,6 +278,7 @@ async fn once(
         places: Places::of_process(config.paths.state_dir.clone()),
         further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::Yes,
+        farm: joining(&config, &hosts, port, &world)?,
     };
     let building = Building::raise(ground).await?;
     notices.extend(building.notices.iter().cloned());
@@ -347,4 +352,14 @@ fn tailnet_address() -> Option<IpAddr> {
         IpAddr::V4(v4) if v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1]) => Some(address),
         _ => None,
     }
+}
+
+/// What joining the farm needs, when the config names one that others are part of.
+fn joining(config: &Config, hosts: &[IpAddr], port: u16, world: &World) -> Result<Option<FarmGround>, StartError> {
+    let Some(farm) = &config.farm else { return Ok(None) };
+    let prepared = clawstead_farm::prepare(farm, &config.paths.state_dir, world).map_err(|err| StartError::Farm(err.to_string()))?;
+    let Some(prepared) = prepared else { return Ok(None) };
+    let host = hosts.iter().find(|ip| !ip.is_unspecified()).map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string);
+    let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    Ok(Some(FarmGround { prepared, url: format!("ws://{shown}:{port}"), address: (host, port) }))
 }

@@ -165,6 +165,7 @@ async fn house_on(config: &Value, store: Arc<MemoryStore>) -> House {
         places: Places { state_dir: folder.path().to_owned(), home: folder.path().to_owned(), env: BTreeMap::new() },
         further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::No,
+        farm: None,
     })
     .await
     .unwrap();

@@ -597,6 +597,7 @@ async fn raise(folder: &Folder) -> Building {
         places: Places { state_dir: folder.dir.path().to_owned(), home: folder.dir.path().to_owned(), env: BTreeMap::new() },
         further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::No,
+        farm: None,
     })
     .await
     .unwrap()

@@ -150,6 +150,7 @@ async fn gateway(world: &World, listener: TcpListener) {
         places: Places::default(),
         further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::No,
+        farm: None,
     };
     let building = Building::raise(ground).await.unwrap();
     building.doors.set_phase(Phase::Ready);

@@ -169,6 +169,14 @@ impl EventText {
         text
     }
 
+    /// Name and payload, for somebody who passes the event on.
+    #[must_use]
+    pub fn parts(&self) -> Option<(String, Value)> {
+        let Value::Object(mut frame) = serde_json::from_str(&format!("{}}}", self.head)).ok()? else { return None };
+        let Some(Value::String(name)) = frame.remove("event") else { return None };
+        Some((name, frame.remove("payload")?))
+    }
+
     /// About how many bytes a frame takes.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -17,4 +17,4 @@ pub mod scope;
 pub use client::{Client, ClientError, ConnectOptions};
 pub use error::ErrorShape;
 pub use method::{Flags, Method, MethodSpec, Mounted, Scope};
-pub use methods::{agents, approvals, channels, chat, config, cron, devices, models, nodes, presence, questions, sessions, surfaces, system, tools};
+pub use methods::{agents, approvals, channels, chat, config, cron, devices, farm, models, nodes, presence, questions, sessions, surfaces, system, tools};

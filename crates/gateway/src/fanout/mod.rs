@@ -262,6 +262,19 @@ impl Fanout {
         payload.insert("session".into(), Value::Object(row));
     }
 
+    /// An event of a session that another gateway runs, as its clients heard it.
+    pub fn relayed(&self, key: &SessionKey, event: &str, payload: &Value) {
+        let to = match event {
+            "agent" if payload.get("stream").and_then(Value::as_str) == Some("tool") => To::Tool(key.as_str()),
+            "agent" | "chat" => To::Run(key.as_str()),
+            "session.message" => To::Messages(key.as_str()),
+            "session.approval" => To::Approvals(key.as_str()),
+            "sessions.changed" => To::Changes,
+            _ => return,
+        };
+        self.deliver(event, to, None, || payload);
+    }
+
     /// Stores a health report and broadcasts it.
     pub fn health(&self, report: Value) {
         let report = Arc::new(report);

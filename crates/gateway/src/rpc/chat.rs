@@ -48,6 +48,8 @@ pub struct ChatRpc {
     pub fanout: Fanout,
     /// Clock and ids.
     pub world: World,
+    /// The farm, where there is one.
+    pub farm: crate::farm::Cell,
 }
 
 /// Wishes common to `chat.send`, `sessions.send` and `agent`.
@@ -262,6 +264,24 @@ const fn queue_mode(word: &QueueModeWord) -> QueueMode {
     }
 }
 
+/// What `agent.wait` says of a run at another gateway.
+fn elsewhere_end(run: &RunId, row: Option<clawstead_farm::mailroom::RemoteRun>) -> Value {
+    let Some((row, end)) = row.and_then(|row| row.outcome.clone().map(|end| (row, end))) else { return json!({"runId": run, "status": "timeout"}) };
+    let mut out = json!({
+        "runId": run,
+        "status": if end.status == RunStatus::Ok { "ok" } else { "error" },
+        "startedAt": row.at,
+        "endedAt": row.ended_at,
+        "stopReason": end.abort_reason.as_deref().unwrap_or("stop"),
+        "livenessState": "working",
+    });
+    match &end.failure {
+        Some(failure) => out["error"] = json!(failure.message),
+        None => out["terminalReply"] = json!({"disposition": "visible", "text": end.text.unwrap_or_default()}),
+    }
+    out
+}
+
 #[async_trait]
 impl ChatApi<Cx> for ChatRpc {
     async fn agent(&self, cx: &Cx, params: AgentParams) -> Result<Value, ErrorShape> {
@@ -322,6 +342,11 @@ impl ChatApi<Cx> for ChatRpc {
     async fn agent_wait(&self, _: &Cx, params: AgentWaitParams) -> Result<Value, ErrorShape> {
         let run = RunId::from(params.run_id.as_str());
         let limit = Duration::from_millis(params.timeout_ms.unwrap_or(30_000).min(WAIT_MS_MAX));
+        if let Some(farm) = self.farm.get()
+            && farm.mailroom.find(run.as_str()).await?.is_some()
+        {
+            return Ok(elsewhere_end(&run, farm.mailroom.wait(&run, limit).await?));
+        }
         let Some(row) = self.desk.lanes().wait(&run, limit).await.map_err(ErrorShape::from)? else {
             return Ok(json!({"runId": run, "status": "timeout"}));
         };

@@ -36,6 +36,7 @@ pub mod chat;
 pub mod config;
 pub mod cron;
 pub mod devices;
+pub mod farm;
 pub mod models;
 pub mod nodes;
 pub mod presence;
@@ -187,25 +188,36 @@ pub struct Cx {
     pub subscriptions: Arc<Subscriptions>,
     /// Where the first of two answers goes.
     reply: Option<(Arc<Outbox>, Value)>,
+    /// Where it goes for a client of another gateway.
+    relayed: Option<tokio::sync::mpsc::UnboundedSender<Value>>,
 }
 
 impl Cx {
     /// The context of a request on a connection.
     #[must_use]
     pub fn on_connection(caller: Arc<Caller>, subscriptions: Arc<Subscriptions>, outbox: Arc<Outbox>, request_id: Value) -> Self {
-        Self { caller, subscriptions, reply: Some((outbox, request_id)) }
+        Self { caller, subscriptions, reply: Some((outbox, request_id)), relayed: None }
     }
 
     /// The context of a call without a connection (a tool, an HTTP route).
     #[must_use]
     pub fn detached(caller: Caller) -> Self {
-        Self { caller: Arc::new(caller), subscriptions: Arc::default(), reply: None }
+        Self { caller: Arc::new(caller), subscriptions: Arc::default(), reply: None, relayed: None }
+    }
+
+    /// The context of a call of another gateway's client; the first of two answers goes to `first`.
+    #[must_use]
+    pub fn relayed(caller: Caller, first: tokio::sync::mpsc::UnboundedSender<Value>) -> Self {
+        Self { relayed: Some(first), ..Self::detached(caller) }
     }
 
     /// Sends the first of two answers; the handler's result is the second. Without a connection it is dropped.
     pub fn first_answer<P: Serialize + ?Sized>(&self, payload: &P) {
         if let (Some((outbox, id)), Ok(raw)) = (&self.reply, to_raw_value(payload)) {
             outbox.push_text(clawstead_wire::frame::response_text(id, Ok(&raw)));
+        }
+        if let (Some(first), Ok(value)) = (&self.relayed, serde_json::to_value(payload)) {
+            let _ = first.send(value);
         }
     }
 }
@@ -221,6 +233,8 @@ pub struct Router {
     rows: HashMap<&'static str, Row>,
     names: Vec<&'static str>,
     limiter: CallLimiter,
+    /// Answers calls about agents of other gateways.
+    elsewhere: std::sync::OnceLock<crate::farm::Elsewhere>,
 }
 
 /// Whether the gateway's parts are there.
@@ -266,6 +280,18 @@ impl Router {
     /// # Errors
     /// As the checks and the handler say.
     pub async fn call(&self, cx: Cx, method: &str, params: Value, readiness: Readiness, now_ms: i64) -> Result<Box<RawValue>, ErrorShape> {
+        self.answer(cx, method, params, readiness, now_ms, Place::Anywhere).await
+    }
+
+    /// As [`Self::call`], for a call that another gateway passed on: it goes no further.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_here(&self, cx: Cx, method: &str, params: Value, readiness: Readiness, now_ms: i64) -> Result<Box<RawValue>, ErrorShape> {
+        self.answer(cx, method, params, readiness, now_ms, Place::Here).await
+    }
+
+    async fn answer(&self, cx: Cx, method: &str, params: Value, readiness: Readiness, now_ms: i64, place: Place) -> Result<Box<RawValue>, ErrorShape> {
         let spec = methods::find(method);
         let scope = spec.map_or(Scope::Admin, |spec| needed(spec, &params));
         authorise(&cx.caller, scope)?;
@@ -283,8 +309,28 @@ impl Router {
             return Err(ErrorShape::invalid("session mutation target is unavailable").with_details(details));
         }
         row.spec.check(&params)?;
+        if place == Place::Anywhere
+            && let Some(elsewhere) = self.elsewhere.get()
+            && let Some(answer) = elsewhere.call(&cx, method, &params).await
+        {
+            return answer;
+        }
         (row.handler)(cx, params).await
     }
+
+    /// From now on calls about agents that live elsewhere are answered by their gateways.
+    pub fn reach(&self, elsewhere: crate::farm::Elsewhere) {
+        let _ = self.elsewhere.set(elsewhere);
+    }
+}
+
+/// Where a call may be answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At whichever gateway has the agent.
+    Anywhere,
+    /// Here: another gateway asks, and asking on would go round in circles.
+    Here,
 }
 
 fn authorise(caller: &Caller, scope: Scope) -> Result<(), ErrorShape> {

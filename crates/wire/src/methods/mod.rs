@@ -7,6 +7,7 @@ pub mod chat;
 pub mod config;
 pub mod cron;
 pub mod devices;
+pub mod farm;
 pub mod models;
 pub mod nodes;
 pub mod presence;
@@ -31,6 +32,7 @@ pub static AREAS: &[(&str, &[MethodSpec])] = &[
     ("cron", cron::ROWS),
     ("channels", channels::ROWS),
     ("devices", devices::ROWS),
+    ("farm", farm::ROWS),
     ("nodes", nodes::ROWS),
     ("approvals", approvals::ROWS),
     ("questions", questions::ROWS),

@@ -1,0 +1,64 @@
+//! The gateway's side of the farm: what letters from other gateways ask of our agents, and what peers ask for their
+//! clients. The farm itself is the crate `clawstead_farm`.
+
+mod handler;
+mod relay;
+
+use std::sync::{Arc, OnceLock};
+
+use clawstead_config::Config;
+use clawstead_farm::{Farm, membership::AgentFacts};
+use clawstead_state::keeper::{Keeper, sort};
+use clawstead_terms::{AgentId, Failure, Fence, SessionKey, Unit};
+use serde_json::Value;
+
+pub use handler::Handler;
+pub use relay::{Desk, Elsewhere};
+
+/// The farm, once this gateway has joined it; empty for ever without one.
+pub type Cell = Arc<OnceLock<Farm>>;
+
+/// What others are told of our agents.
+#[must_use]
+pub fn facts(config: &Config) -> Vec<AgentFacts> {
+    let fact = |agent: &clawstead_config::Agent| AgentFacts {
+        id: agent.id.to_string(),
+        capabilities: vec!["sessions.send".into(), "sessions.spawn".into(), "sessions.read".into()],
+        model: agent.model.primary.clone(),
+        heartbeat: agent.heartbeat.is_some(),
+    };
+    config.agents.list.iter().map(fact).collect()
+}
+
+/// Holds each unit under an epoch above the recorded one, so that a state folder that was lost or restored does not go
+/// back to numbers that others have seen.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn above(keeper: &Keeper, recorded: std::collections::BTreeMap<Unit, u64>, owner: &str, incarnation: u64) -> Result<(), Failure> {
+    for (unit, epoch) in recorded {
+        if keeper.claims.get(&unit).is_some_and(|held| held.epoch <= epoch) {
+            let fence = Fence { epoch: epoch + 1, owner: owner.to_owned(), incarnation };
+            keeper.store.claim(&unit, &fence).await.map_err(sort)?;
+            keeper.claims.hold(unit, fence);
+        }
+    }
+    Ok(())
+}
+
+/// The agent that the parameters of a call name: by session key, else by id. None when they name none.
+#[must_use]
+pub fn agent_named(params: &Value) -> Option<AgentId> {
+    let text = |name: &str| params.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+    let by_key = ["sessionKey", "key", "session_key"].into_iter().filter_map(text).find_map(|key| {
+        let (agent, _) = key.strip_prefix("agent:")?.split_once(':')?;
+        AgentId::parse(agent).ok()
+    });
+    by_key.or_else(|| text("agentId").map(AgentId::normalise))
+}
+
+/// The key of an agent's main session.
+#[must_use]
+pub fn main_of(agent: &AgentId) -> SessionKey {
+    SessionKey::main(agent)
+}
