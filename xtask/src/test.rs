@@ -159,6 +159,8 @@ impl Run<'_> {
         let log = self.logs.join(format!("{}-{}.log", program.package, program.name));
         let mut command = Command::new(&program.path);
         command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env("CLAWSTEAD_SKIPS", &self.skips);
+        // Everything is built: no test has a reason to start cargo again.
+        command.env_remove("CARGO");
         command.env("CLAWSTEAD_BIN", self.target.join("debug/openclaw")).envs(&self.variables);
         if program.package == HARNESS {
             // Each of these starts whole gateways and foreign programs; two at a time is what two cores bear.

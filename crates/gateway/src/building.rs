@@ -221,6 +221,8 @@ impl Building {
         // Models, tools and their policy.
         let health = HealthRows::start(keeper.clone(), &world);
         let rows = store.scan(&Unit::Global, Table::Models, &Scan::prefix("")).await.map_err(keeper::sort)?;
+        // Looked at before they are read: one stored in between is seen as changed later, not missed.
+        let sign_ins = settings::sign_ins(&now);
         let models = Models::new(world.clone(), settings::models(&now)).with_health(health.clone(), rows.into_iter().map(|row| (row.key, row.value)));
         notices.extend(models.warnings().iter().cloned());
         let minds = Arc::new(Minds { models: ArcSwap::from_pointee(models) });
@@ -383,6 +385,7 @@ impl Building {
             desk: building.desk.clone(),
             farm: building.farm.clone(),
             process,
+            sign_ins,
         };
         janitor.start(reloads, set_up_workspaces);
         Ok(building)
@@ -433,10 +436,12 @@ struct Janitor {
     desk: Arc<Desk>,
     farm: farmside::Cell,
     process: Arc<Process>,
+    /// How the files of stored sign-ins looked when the models in use were made.
+    sign_ins: Vec<(u64, Option<std::time::SystemTime>)>,
 }
 
 impl Janitor {
-    fn start(self, mut reloads: mpsc::Receiver<Reloaded>, set_up: SetUpWorkspaces) {
+    fn start(mut self, mut reloads: mpsc::Receiver<Reloaded>, set_up: SetUpWorkspaces) {
         let stop = self.world.tasks.stopping();
         let world = self.world.clone();
         world.tasks.spawn::<_, Failure>(TaskKind::vital("janitor"), async move {
@@ -450,7 +455,6 @@ impl Janitor {
             tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut look = tokio::time::interval_at(tokio::time::Instant::now() + SIGN_INS_EVERY, SIGN_INS_EVERY);
             look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut sign_ins = settings::sign_ins(&config);
             loop {
                 tokio::select! {
                     biased;
@@ -463,8 +467,8 @@ impl Janitor {
                     _ = look.tick() => {
                         let config = self.live.config.load_full();
                         let seen = settings::sign_ins(&config);
-                        if seen != sign_ins {
-                            sign_ins = seen;
+                        if seen != self.sign_ins {
+                            self.sign_ins = seen;
                             self.models(&config);
                             self.doors.set_facts(facts(&config, &self.minds));
                         }
