@@ -166,7 +166,8 @@ pub fn prepare(config: &FarmConfig, state_dir: &Path, world: &World) -> Result<O
     let gateway = config.gateway.clone().filter(|name| is_gateway(name)).ok_or_else(|| wrong("gateway", "names this gateway: a-z, 0-9, dash"))?;
     let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
     let roots = roots.map_err(|why| wrong("roots", &why))?;
-    let ring = KeyRing::new(roots).map_err(|why| wrong("roots", &format!("{why}: `openclaw farm init` makes the farm's root, its public half belongs here")))?;
+    let ring =
+        KeyRing::new(roots).map_err(|why| wrong("roots", &format!("{why}: `openclaw farm init` makes the farm's root, its public half belongs here")))?;
     let policy = policy_of(config).map_err(|why| wrong("policy", &why))?;
     let engines = engines::open(config, &farm, &gateway, world)?;
     let key = KeyFolder::of(state_dir).load_or_make(&gateway, &*world.rng)?;

@@ -70,7 +70,15 @@ impl Elsewhere {
         Some(self.relay(farm, cx, method, params, &agent, &place).await)
     }
 
-    async fn relay(&self, farm: &clawstead_farm::Farm, cx: &Cx, method: &str, params: &Value, agent: &AgentId, gateway: &str) -> Result<Box<RawValue>, ErrorShape> {
+    async fn relay(
+        &self,
+        farm: &clawstead_farm::Farm,
+        cx: &Cx,
+        method: &str,
+        params: &Value,
+        agent: &AgentId,
+        gateway: &str,
+    ) -> Result<Box<RawValue>, ErrorShape> {
         let Some(links) = &farm.links else {
             let text = format!("agent {agent} lives at {gateway}, and this gateway has no link to it");
             return Err(ErrorShape::from(Failure::unavailable(text, 5_000).with_hint("set farm.peer at both gateways, or ask that gateway itself")));
