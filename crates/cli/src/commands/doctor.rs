@@ -26,7 +26,7 @@ use crate::{
 /// Check the installation and repair it.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor never waits on the network, works beside a running gateway and with a broken config, and never replaces a config by an older copy."
+    after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor waits on nothing but the farm's coordination store, if there is one (6 s at most), works beside a running gateway and with a broken config, and never replaces a config by an older copy."
 )]
 pub struct Args {
     /// Repair what can be repaired
@@ -113,6 +113,7 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     workspaces(&mut visit);
     models(&mut visit);
     channels(&mut visit);
+    farm(&mut visit);
     running(&mut visit);
     if args.deep {
         for unit in super::gateway::unit::others(cx).as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -461,6 +462,12 @@ fn channels(visit: &mut Visit<'_>) {
                 Some(format!("openclaw channels remove --channel {id} hides this notice")),
             );
         }
+    }
+}
+
+fn farm(visit: &mut Visit<'_>) {
+    for said in super::farm::check::farm(visit.cx) {
+        visit.add("farm", said.severity, said.message, said.next);
     }
 }
 

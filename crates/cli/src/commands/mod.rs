@@ -13,6 +13,7 @@ pub mod devices;
 pub mod docs;
 pub mod doctor;
 pub mod elsewhere;
+pub mod farm;
 pub mod gateway;
 pub mod health;
 pub mod logs;
@@ -107,6 +108,8 @@ enum Command {
     System(system::Args),
     /// Devices that lend their capabilities
     Nodes(nodes::Args),
+    /// Several gateways that act as one
+    Farm(farm::Args),
     /// Open the dashboard in a browser
     Dashboard(dashboard::Args),
     /// Chat in the terminal
@@ -155,6 +158,7 @@ pub fn run(cli: Cli, cx: &Cx) -> Outcome {
         Command::Approvals(args) => approvals::run(args, cx),
         Command::System(args) => system::run(args, cx),
         Command::Nodes(args) => nodes::run(args, cx),
+        Command::Farm(args) => farm::run(args, cx),
         Command::Dashboard(args) => dashboard::run(&args, cx),
         Command::Tui(args) => tui::run(args, cx),
         Command::Skills(args) => skills::run(args, cx),

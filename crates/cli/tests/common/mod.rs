@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+pub mod consul;
+
 use std::{
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
