@@ -295,7 +295,7 @@ impl Building {
             .mount(methods::chat::mount(chat.as_ref().clone()))
             .mount(methods::sessions::mount(rpc::sessions::SessionsRpc { chat: chat.clone(), keeper: keeper.clone() }))
             .mount(methods::models::mount(rpc::models::ModelsRpc { minds: minds.clone(), config: config.clone(), world: world.clone() }))
-            .mount(methods::agents::mount(rpc::agents::AgentsRpc { live: live.clone(), desk: desk.clone(), world: world.clone() }))
+            .mount(methods::agents::mount(rpc::agents::AgentsRpc { live: live.clone(), desk: desk.clone(), world: world.clone(), farm: farm.clone() }))
             .mount(methods::config::mount(rpc::config::ConfigRpc { live: live.clone(), world: world.clone(), news: news.clone() }))
             .mount(methods::cron::mount(rpc::cron::CronRpc { cron: cron.clone(), world: world.clone() }))
             .mount(methods::channels::mount(rpc::channels::ChannelsRpc {

@@ -97,8 +97,9 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         return Err(Fail::new("Choose a session: pass --agent, --session-key, --session-id or --to.").hint("openclaw agents list"));
     }
     let (_, config) = cx.config_or_defaults();
-    // A remote gateway has agents of its own.
-    let here = args.local || config.gateway.mode != Some(clawstead_config::GatewayMode::Remote);
+    // A remote gateway has agents of its own; a gateway of a farm knows those of the others.
+    let elsewhere = config.gateway.mode == Some(clawstead_config::GatewayMode::Remote) || config.farm.as_ref().is_some_and(clawstead_config::FarmConfig::has_others);
+    let here = args.local || !elsewhere;
     if let Some(id) = args.agent.as_deref().filter(|_| here)
         && config.agents.get(id).is_none()
         && config.agents.get(clawstead_terms::AgentId::normalise(id).as_str()).is_none()

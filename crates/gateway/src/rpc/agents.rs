@@ -36,6 +36,8 @@ pub struct AgentsRpc {
     pub desk: Arc<Desk>,
     /// Clock.
     pub world: World,
+    /// The farm, for agents of other gateways.
+    pub farm: crate::farm::Cell,
 }
 
 fn unknown(id: &str) -> ErrorShape {
@@ -47,6 +49,19 @@ fn sorted(err: EditError) -> ErrorShape {
         EditError::Io(why) => ErrorShape::unavailable(why),
         other => ErrorShape::invalid(other.to_string()),
     }
+}
+
+/// An agent of another gateway: what its own gateway knows of its workspace and thinking is asked there.
+fn elsewhere(agent: clawstead_farm::membership::AgentStatus) -> Value {
+    json!({
+        "id": agent.id,
+        "workspace": "",
+        "workspaceGit": false,
+        "gateway": agent.gateway,
+        "healthy": agent.healthy,
+        "agentRuntime": {"id": "clawstead", "cloudPlacementSupported": false, "devicePlacementSupported": false, "source": "farm"},
+        "model": agent.model.map_or_else(|| json!({}), |model| json!({ "primary": model })),
+    })
 }
 
 /// An agent as `agents.list` shows it.
@@ -129,7 +144,10 @@ impl AgentsRpc {
 impl AgentsApi<Cx> for AgentsRpc {
     async fn list(&self, cx: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
         let config = self.live.config.load();
-        let agents: Vec<Value> = config.agents.list.iter().map(|one| shown(one, cx.caller.has_cap("agent-kind"))).collect();
+        let mut agents: Vec<Value> = config.agents.list.iter().map(|one| shown(one, cx.caller.has_cap("agent-kind"))).collect();
+        agents.extend(
+            self.farm.get().into_iter().flat_map(|farm| farm.membership.agents()).filter(|agent| config.agents.get(&agent.id).is_none()).map(elsewhere),
+        );
         Ok(json!({
             "defaultId": config.default_agent(),
             "ownership": if config.agents.list.len() == 1 { "sole" } else { "explicit" },
