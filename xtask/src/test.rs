@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::{
@@ -124,11 +124,22 @@ impl Run<'_> {
         if end != End::Good {
             return Ok(Vec::new());
         }
+        // A copy of its own: a build beside this run would put another program in the place of the one under test.
+        let kept = self.under_test();
+        if let Some(folder) = kept.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::copy(self.target.join("debug/openclaw"), &kept).context("the program under test")?;
         let mut programs: Vec<Program> = fs::read_to_string(&out)?.lines().filter_map(test_program).collect();
         // Fast ones first, the end-to-end suites last, always in the same order.
         programs.sort_by_key(|program| (program.package == HARNESS, program.package.clone(), program.name.clone()));
         programs.dedup_by(|a, b| a.path == b.path);
         Ok(programs)
+    }
+
+    /// The program that the suites start.
+    fn under_test(&self) -> PathBuf {
+        self.target.join("under-test/openclaw")
     }
 
     /// Checks of the repository itself: floors and formatting.
@@ -161,7 +172,7 @@ impl Run<'_> {
         command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env("CLAWSTEAD_SKIPS", &self.skips);
         // Everything is built: no test has a reason to start cargo again.
         command.env_remove("CARGO");
-        command.env("CLAWSTEAD_BIN", self.target.join("debug/openclaw")).envs(&self.variables);
+        command.env("CLAWSTEAD_BIN", self.under_test()).envs(&self.variables);
         if program.package == HARNESS {
             // Each of these starts whole gateways and foreign programs; two at a time is what two cores bear.
             command.arg("--test-threads=2");
@@ -232,7 +243,7 @@ impl Run<'_> {
             }
             let mut command = Command::new(&npm);
             command.args(["run", "--silent", step]).env("PATH", &path).env("CI", "true").envs(&self.variables);
-            command.env("CLAWSTEAD_BIN", self.target.join("debug/openclaw"));
+            command.env("CLAWSTEAD_BIN", self.under_test());
             let began = Instant::now();
             let log = self.logs.join(format!("web-{step}.log"));
             let end = logged(command.current_dir(&folder), &log, PROGRAM_LIMIT)?;

@@ -53,7 +53,9 @@ impl Home {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_openclaw"));
+        // `cargo xtask test` keeps the program of its own build apart.
+        let program = std::env::var_os("CLAWSTEAD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_openclaw").into());
+        let mut command = Command::new(program);
         command
             .args(args)
             .env_clear()
