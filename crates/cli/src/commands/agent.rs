@@ -98,7 +98,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     }
     let (_, config) = cx.config_or_defaults();
     // A remote gateway has agents of its own; a gateway of a farm knows those of the others.
-    let elsewhere = config.gateway.mode == Some(clawstead_config::GatewayMode::Remote) || config.farm.as_ref().is_some_and(clawstead_config::FarmConfig::has_others);
+    let elsewhere =
+        config.gateway.mode == Some(clawstead_config::GatewayMode::Remote) || config.farm.as_ref().is_some_and(clawstead_config::FarmConfig::has_others);
     let here = args.local || !elsewhere;
     if let Some(id) = args.agent.as_deref().filter(|_| here)
         && config.agents.get(id).is_none()
