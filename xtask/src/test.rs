@@ -204,10 +204,11 @@ impl Run<'_> {
         let began = Instant::now();
         let log = self.logs.join("doc.log");
         let mut command = Command::new("cargo");
-        command.args(["test", "--workspace", "--doc", "--quiet"]).current_dir(self.repo);
+        command.args(["test", "--workspace", "--doc"]).current_dir(self.repo);
         let end = logged(not_of_this_package(&mut command), &log, BUILD_LIMIT)?;
         let text = fs::read_to_string(&log).unwrap_or_default();
         let (passed, failed, skipped) = counts(&text);
+        self.ignored.extend(ignored_tests(&text).map(|(test, why)| format!("doc tests: {test}: {why}")));
         let failed = if end == End::Good { failed } else { failed.max(1) };
         if failed > 0 {
             println!("{}", failure_part(&text));
@@ -242,7 +243,7 @@ impl Run<'_> {
                 continue;
             }
             let mut command = Command::new(&npm);
-            command.args(["run", "--silent", step]).env("PATH", &path).env("CI", "true").envs(&self.variables);
+            command.args(["run", "--silent", step]).env("PATH", &path).env("CI", "true").env("NO_COLOR", "1").env_remove("FORCE_COLOR").envs(&self.variables);
             command.env("CLAWSTEAD_BIN", self.under_test());
             let began = Instant::now();
             let log = self.logs.join(format!("web-{step}.log"));
