@@ -10,6 +10,7 @@ use crate::{
     ports::{DerivedPorts, derived_ports},
     sections::{
         Cx,
+        a2a::{self, A2aConfig},
         agents::{self, AgentsConfig},
         bindings::{self, Binding},
         farm::{self, FarmConfig},
@@ -61,6 +62,8 @@ pub struct Config {
     pub browser: BrowserConfig,
     /// `farm`; none means an ordinary gateway.
     pub farm: Option<FarmConfig>,
+    /// `a2a`; none means that nothing is served and nobody is called by name.
+    pub a2a: Option<A2aConfig>,
     /// `mcp.servers`.
     pub mcp_servers: Vec<McpServer>,
     /// False when there was no file.
@@ -90,6 +93,7 @@ impl Config {
             logging: rest::logging(&cx),
             browser: rest::browser(&cx),
             farm: farm::read(&cx),
+            a2a: a2a::read(&cx),
             mcp_servers: rest::mcp(&cx),
             paths: paths.clone(),
             env: env.clone(),

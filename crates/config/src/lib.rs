@@ -22,6 +22,7 @@
 //!
 //! A gateway reads from disk with [`Snapshot::read`] and passes [`ExecRefs::Run`] (on a blocking thread).
 
+mod a2a_rules;
 mod config;
 mod edit;
 mod edit_text;
@@ -63,6 +64,7 @@ pub use reload::{HotPart, ReloadPlan, diff, plan};
 pub use secret::{REDACTED, Secret, SecretRef, SecretSource};
 pub use secret_resolve::{ExecRefs, StoreLookup, Unresolved, resolve_refs};
 pub use sections::{
+    a2a::{A2aConfig, A2aPeer, A2aRemote, TOKEN_CHARS_MIN},
     agents::{ActiveHours, Agent, AgentsConfig, GroupChat, Heartbeat, Identity, ModelChoice, Sandbox, Subagents},
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
     farm::{

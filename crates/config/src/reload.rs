@@ -133,6 +133,7 @@ const RULES: &[(&str, fn() -> Act)] = &[
     ("mcp", || Act::None),
     ("$schema", || Act::None),
     ("farm", || Act::Restart),
+    ("a2a", || Act::Restart),
     ("web", || Act::Hot(HotPart::Channel(String::new()))),
     ("commands", || Act::Hot(HotPart::Settings)),
     ("env", || Act::Hot(HotPart::Settings)),

@@ -6,6 +6,7 @@ use clawstead_terms::AgentId;
 use serde_json::Value;
 
 use crate::{
+    a2a_rules,
     env::Env,
     farm_rules,
     issue::Severity,
@@ -103,6 +104,7 @@ pub(crate) fn check(root: &Value, paths: &Paths, env: &Env, sink: &mut Sink<'_>)
     providers(root, sink);
     others(root, sink);
     farm_rules::check(root, sink);
+    a2a_rules::check(root, sink);
 }
 
 fn gateway(root: View<'_>, env: &Env, sink: &mut Sink<'_>) {

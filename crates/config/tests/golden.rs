@@ -278,6 +278,49 @@ fn no_file_is_the_defaults() {
 }
 
 #[test]
+fn a2a_is_off_until_enabled_and_nobody_calls_without_a_token() {
+    let (c, n) = load("{}", &[]);
+    assert!(c.a2a.is_none() && n.is_empty());
+    let text = r#"{ a2a: {
+        enabled: true, publicUrl: "https://house.example", streaming: false,
+        peers: [{ name: "ann", token: "${ANN_TOKEN}" }, { name: "bob", token: { source: "env", provider: "default", id: "GONE" } }],
+        push: { targets: ["hooks.home.arpa:8080", "10.0.0.0/8"] },
+        remotes: [{ name: "weather", url: "https://weather.example/agent", token: "t" }],
+    } }"#;
+    let (c, _) = load(text, &[("ANN_TOKEN", "a-token-of-ann-0001")]);
+    let a2a = c.a2a.as_ref().unwrap();
+    assert!(a2a.enabled && !a2a.streaming && a2a.push);
+    assert_eq!(a2a.public_url.as_deref(), Some("https://house.example"));
+    let peers: Vec<_> = a2a.peers.iter().map(|peer| (peer.name.as_str(), peer.token.as_ref().map(|token| token.expose()))).collect();
+    assert_eq!(peers, [("ann", Some("a-token-of-ann-0001")), ("bob", None)]);
+    assert_eq!(a2a.push_targets, ["hooks.home.arpa:8080", "10.0.0.0/8"]);
+    assert_eq!((a2a.remotes[0].name.as_str(), a2a.remotes[0].url.as_str()), ("weather", "https://weather.example/agent"));
+    assert!(!format!("{a2a:?}").contains("a-token-of-ann"));
+    let (c, _) = load(r#"{ a2a: { remotes: [] } }"#, &[]);
+    assert!(c.a2a.as_ref().is_some_and(|a2a| !a2a.enabled && a2a.streaming));
+
+    let wrong = |a2a: &str| -> Vec<String> {
+        let made = snapshot(&format!("{{ a2a: {a2a} }}"), &[]);
+        made.blocking(Strictness::Tolerant).iter().map(|i| format!("{}: {}", i.path, i.message)).collect()
+    };
+    for (a2a, place, part) in [
+        (r#"{ enabled: true }"#, "a2a.peers", "no access without a token"),
+        (r#"{ peers: [{ name: "ann" }] }"#, "a2a.peers", "needs a token"),
+        (r#"{ peers: [{ name: "ann", token: "short" }] }"#, "a2a.peers", "shorter than 16"),
+        (r#"{ peers: [{ name: "a/b", token: "0123456789abcdef" }] }"#, "a2a.peers", "name of a peer"),
+        (r#"{ peers: [{ name: "a", token: "0123456789abcdef" }, { name: "b", token: "0123456789abcdef" }] }"#, "a2a.peers", "two peers"),
+        (r#"{ peers: [{ name: "a", token: "0123456789abcdef" }, { name: "a", token: "0123456789abcdeg" }] }"#, "a2a.peers", "twice"),
+        (r#"{ publicUrl: "ftp://x" }"#, "a2a.publicUrl", "invalid address"),
+        (r#"{ push: { targets: ["a b"] } }"#, "a2a.push.targets", "expected host"),
+        (r#"{ remotes: [{ name: "x", url: "https://u:p@h" }] }"#, "a2a.remotes", "without credentials"),
+        (r#"{ remotes: [{ name: "x" }] }"#, "a2a.remotes", "needs a url"),
+    ] {
+        let said = wrong(a2a);
+        assert!(said.iter().any(|line| line.starts_with(place) && line.contains(part)), "{a2a}: {said:?}");
+    }
+}
+
+#[test]
 fn a_farm_is_read_with_its_defaults() {
     let (c, n) = load("{}", &[]);
     assert!(c.farm.is_none() && n.is_empty(), "without the section nothing changes");

@@ -2,6 +2,7 @@
 
 use crate::{env::Env, paths::Paths, view::View};
 
+pub(crate) mod a2a;
 pub(crate) mod agents;
 pub(crate) mod bindings;
 pub(crate) mod farm;
