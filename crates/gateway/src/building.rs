@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use clawstead_a2a::server::A2a;
 use clawstead_agent::{Brain, Lanes, Parts as LaneParts, RunSink, SessionChange, workspace};
 use clawstead_config::{Config, HotPart};
 use clawstead_providers::Models;
@@ -17,6 +18,7 @@ use clawstead_wire::methods;
 use clawstead_world::{Post, TaskKind, World};
 
 use crate::{
+    a2a::{self, A2aSend},
     accounts::Accounts,
     approvals::Approvals,
     brain::{HealthRows, Minds},
@@ -47,6 +49,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 const SIGN_INS_EVERY: Duration = Duration::from_secs(5);
 /// Ended runs stay in the ledger this long: repeats of a call are known that long.
 const RUNS_KEPT_MS: i64 = 7 * 86_400_000;
+/// How often ended A2A tasks are looked through for old ones; they are kept as long as runs.
+const TASKS_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What a gateway stands on. `cli` gives the real things, `sim` gives simulated ones.
 pub struct Ground {
@@ -192,7 +196,7 @@ impl Building {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn raise(ground: Ground) -> Result<Self, Failure> {
-        let Ground { world, store, live, reloads, identity, name, process, brain, places, further_tools, set_up_workspaces, farm: joining } = ground;
+        let Ground { world, store, live, reloads, identity, name, process, brain, places, mut further_tools, set_up_workspaces, farm: joining } = ground;
         let config = live.config.clone();
         let now = config.load_full();
         let mut notices = Vec::new();
@@ -229,6 +233,9 @@ impl Building {
         let approvals = Approvals::new(keeper.clone(), world.clone(), news.clone());
         let farm = farmside::Cell::default();
         let tool_calls = Arc::new(ToolCalls::new(approvals.clone(), config.clone(), world.clone(), farm.clone()));
+        if now.a2a.as_ref().is_some_and(|a2a| a2a.enabled || !a2a.remotes.is_empty()) {
+            further_tools.push(Arc::new(A2aSend::new(config.clone())));
+        }
         let tools = Arc::new(Tools::new(Arc::new(Toolbox::with(places, further_tools)), config.clone()));
 
         // The one door, the lanes behind it, the way out.
@@ -345,6 +352,15 @@ impl Building {
         }
         notices.extend(accounts.apply(&settings::channels(&now)));
 
+        // Callers of other houses.
+        let a2a_parts =
+            a2a::Parts { config: config.clone(), post: post.clone(), desk: desk.clone(), taps: taps.clone(), keeper: keeper.clone(), world: world.clone() };
+        let (a2a, of_a2a) = a2a::open(now.a2a.as_ref(), process.port, a2a_parts)?;
+        notices.extend(of_a2a);
+        for one in &now.agents.list {
+            a2a::recover(a2a.as_ref(), &one.id).await?;
+        }
+
         let hooked = config.clone();
         let mounts = Mounts {
             v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
@@ -352,6 +368,7 @@ impl Building {
             sessions: Some(history::routes(desk.clone())),
             hooks_path: Some(Arc::new(move || hooked.load().hooks.path.clone())),
             tools: Some(tools_rpc),
+            a2a: a2a.as_ref().map(A2a::router),
             ..Mounts::default()
         };
         let doors = Doors::new(DoorParts {
@@ -384,6 +401,7 @@ impl Building {
             doors: building.doors.clone(),
             desk: building.desk.clone(),
             farm: building.farm.clone(),
+            a2a,
             process,
             sign_ins,
         };
@@ -435,6 +453,7 @@ struct Janitor {
     doors: Arc<Doors>,
     desk: Arc<Desk>,
     farm: farmside::Cell,
+    a2a: Option<A2a>,
     process: Arc<Process>,
     /// How the files of stored sign-ins looked when the models in use were made.
     sign_ins: Vec<(u64, Option<std::time::SystemTime>)>,
@@ -455,6 +474,8 @@ impl Janitor {
             tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut look = tokio::time::interval_at(tokio::time::Instant::now() + SIGN_INS_EVERY, SIGN_INS_EVERY);
             look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut tasks = tokio::time::interval_at(tokio::time::Instant::now() + TASKS_EVERY, TASKS_EVERY);
+            tasks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     biased;
@@ -464,6 +485,7 @@ impl Janitor {
                         None => return Ok(()),
                     },
                     _ = tidy.tick() => self.tidy().await,
+                    _ = tasks.tick() => self.forget_tasks().await,
                     _ = look.tick() => {
                         let config = self.live.config.load_full();
                         let seen = settings::sign_ins(&config);
@@ -528,6 +550,17 @@ impl Janitor {
         }
     }
 
+    /// Forgets A2A tasks that ended long ago.
+    async fn forget_tasks(&self) {
+        let Some(a2a) = &self.a2a else { return };
+        let before = self.world.clock.now().plus(-RUNS_KEPT_MS);
+        for one in &self.live.config.load_full().agents.list {
+            if let Err(err) = a2a.prune(one.id.as_str(), before).await {
+                tracing::warn!(agent = %one.id, %err, "old A2A tasks could not be forgotten, it is tried again in an hour");
+            }
+        }
+    }
+
     async fn reload(&self, reload: &Reloaded) {
         let new = &reload.new;
         self.agents.replace(new);
@@ -578,12 +611,16 @@ impl Janitor {
         for unit in &fresh {
             if let (Unit::Agent(agent), Some(fence)) = (unit, self.keeper.claims.get(unit)) {
                 self.lanes.adopt(agent, fence).await?;
+                a2a::recover(self.a2a.as_ref(), agent).await?;
                 if let Some(farm) = self.farm.get() {
                     farm.mailroom.take_over(unit.clone()).await?;
                 }
             }
         }
         for gone in old.agents.list.iter().filter(|a| new.agents.get(a.id.as_str()).is_none()) {
+            if let Some(a2a) = &self.a2a {
+                a2a.release(gone.id.as_str()).await;
+            }
             self.lanes.release(&gone.id, Duration::from_secs(30)).await;
             self.keeper.claims.give_up(&Unit::Agent(gone.id.clone()));
             if let Some(farm) = self.farm.get() {

@@ -2,6 +2,7 @@
 
 #![recursion_limit = "256"]
 
+pub mod a2a;
 pub mod accounts;
 pub mod approvals;
 pub mod brain;

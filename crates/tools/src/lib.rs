@@ -32,6 +32,7 @@ mod write;
 
 pub use bound::OUTPUT_BYTES_MAX;
 pub use exec::{SessionView, Sessions};
+pub use external::wrap as wrap_external;
 pub use places::Places;
 pub use policy::{HTTP_INVOKE_DENY, PolicyInput, Sandboxed, ToolPolicy};
 pub use registry::Toolbox;

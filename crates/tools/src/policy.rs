@@ -36,7 +36,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     ("group:automation", &["cron", "gateway"]),
     ("group:messaging", &["message"]),
     ("group:nodes", &["nodes"]),
-    ("group:agents", &["agents_list"]),
+    ("group:agents", &["agents_list", "a2a_send"]),
     ("group:media", &["image", "image_generate", "tts"]),
 ];
 

@@ -29,6 +29,9 @@ const TOOLS_BODY_MAX: usize = 2 * 1024 * 1024;
 pub const TOOLS_DENIED: [&str; 12] =
     ["exec", "spawn", "shell", "fs_write", "fs_delete", "fs_move", "apply_patch", "sessions_spawn", "sessions_send", "cron", "gateway", "nodes"];
 
+/// Where A2A callers look for the card of this gateway.
+const CARDS: [&str; 2] = ["/.well-known/agent-card.json", "/.well-known/agent.json"];
+
 /// Who calls over HTTP; put into the request's extensions before a mounted route runs.
 #[derive(Clone, Debug)]
 pub struct HttpCaller(pub Caller);
@@ -72,7 +75,7 @@ pub trait ToolDoor: Send + Sync {
 /// Routes of other parts. Paths are those of the whole request.
 ///
 /// `v1`, `sessions` and `metrics` get requests whose bearer was checked, with [`HttpCaller`] in their extensions;
-/// `hooks` checks its own token.
+/// `hooks` and `a2a` check tokens of their own.
 #[derive(Default)]
 pub struct Mounts {
     /// `/v1/*`.
@@ -81,6 +84,8 @@ pub struct Mounts {
     pub hooks: Option<axum::Router>,
     /// Tells `hooks.path`, which a reload may change; `/hooks` when absent.
     pub hooks_path: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// `/a2a/v1` and the agent cards; callers show tokens of their own.
+    pub a2a: Option<axum::Router>,
     /// `/sessions/*`.
     pub sessions: Option<axum::Router>,
     /// `/metrics`.
@@ -183,6 +188,11 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
         // Wrong tokens are counted by client.
         request.extensions_mut().insert(axum::extract::ConnectInfo(SocketAddr::new(peer.client, address.port())));
         return delegate(hooks, request).await;
+    }
+    if let Some(a2a) = &mounts.a2a
+        && (below(clawstead_a2a::server::BASE_PATH) || CARDS.contains(&path.as_str()))
+    {
+        return ask_a2a(doors, &peer, a2a, request.map(Body::new)).await;
     }
     if path == "/tools/invoke" {
         return match authorise(doors, &peer, request.headers()).await {
@@ -315,11 +325,7 @@ async fn authorise(doors: &Doors, peer: &Peer, headers: &HeaderMap) -> Result<Ca
         && shown.is_some()
         && let Some(wait) = doors.failures().locked_for(&suspect, Credential::SharedSecret, now)
     {
-        let mut response = error_response(StatusCode::TOO_MANY_REQUESTS, "Too many failed authentication attempts. Please try again later.", "rate_limited");
-        if let Ok(value) = HeaderValue::from_str(&wait.div_ceil(1000).to_string()) {
-            response.headers_mut().insert(header::RETRY_AFTER, value);
-        }
-        return Err(response);
+        return Err(locked_out(wait));
     }
     match settings.auth.check(shown, None) {
         SecretCheck::Right("none") => Ok(caller("none", narrowed(headers, operator()), None, None)),
@@ -337,6 +343,30 @@ async fn authorise(doors: &Doors, peer: &Peer, headers: &HeaderMap) -> Result<Ca
         }
         SecretCheck::Missing(_) | SecretCheck::NotConfigured(_) => Err(unauthorized()),
     }
+}
+
+/// The A2A routes know their callers by tokens of their own; here wrong ones are counted by client.
+async fn ask_a2a(doors: &Doors, peer: &Peer, a2a: &axum::Router, request: Request<Body>) -> Response<Body> {
+    let shown = request.headers().contains_key(header::AUTHORIZATION);
+    let (now, suspect) = (doors.world().clock.now().0, peer.suspect());
+    if shown && let Some(wait) = doors.failures().locked_for(&suspect, Credential::A2a, now) {
+        return locked_out(wait);
+    }
+    let response = delegate(a2a, request).await;
+    if shown && response.status() == StatusCode::UNAUTHORIZED {
+        // A right token forgives nothing: a card answers to any.
+        let penalty = doors.failures().failed(&suspect, Credential::A2a, doors.settings().auth.failures, now);
+        tokio::time::sleep(penalty.delay).await;
+    }
+    response
+}
+
+fn locked_out(wait_ms: u64) -> Response<Body> {
+    let mut response = error_response(StatusCode::TOO_MANY_REQUESTS, "Too many failed authentication attempts. Please try again later.", "rate_limited");
+    if let Ok(value) = HeaderValue::from_str(&wait_ms.div_ceil(1000).to_string()) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
 }
 
 fn unauthorized() -> Response<Body> {

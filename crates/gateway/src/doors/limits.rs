@@ -67,6 +67,8 @@ pub enum Credential {
     DeviceToken,
     /// A hook's token.
     Hook,
+    /// The token of an A2A caller.
+    A2a,
 }
 
 /// Whom failures are counted for.

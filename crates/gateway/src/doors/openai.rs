@@ -13,7 +13,7 @@ mod turn;
 
 use std::sync::Arc;
 
-pub(super) use self::turn::derived;
+pub(crate) use self::turn::{Told, derived};
 
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use arc_swap::ArcSwap;

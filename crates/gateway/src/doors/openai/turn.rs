@@ -139,7 +139,7 @@ pub(super) async fn take(surface: &Surface, dialect: Dialect, caller: Caller, he
 }
 
 /// The same UUID for the same words.
-pub(in crate::doors) fn derived(words: &[&str]) -> String {
+pub(crate) fn derived(words: &[&str]) -> String {
     // Lengths keep `a, bc` and `ab, c` apart.
     let name: String = words.iter().map(|word| format!("{}:{word}", word.len())).collect();
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
@@ -244,7 +244,7 @@ async fn whole(surface: &Surface, mut taken: Taken) -> Result<Value, Refusal> {
 
 /// Text that was told already, and what is new of a message that grows.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     item: String,
     /// All of the current message that was told.
     shown: String,
@@ -262,9 +262,14 @@ fn may_be_silence(text: &str) -> bool {
 impl Told {
     /// What to tell now that message `item` reads `text`. Only a message that goes on where the last piece ended can
     /// be continued; anything else begins a paragraph of its own.
-    fn more(&mut self, item: &str, text: &str) -> String {
+    pub(crate) fn more(&mut self, item: &str, text: &str) -> String {
         self.held = item != self.item && may_be_silence(text);
         if self.held { String::new() } else { self.add(item, text) }
+    }
+
+    /// All that was told.
+    pub(crate) fn all(&self) -> &str {
+        &self.all
     }
 
     fn add(&mut self, item: &str, text: &str) -> String {
@@ -292,7 +297,7 @@ impl Told {
     }
 
     /// What is missing of the final text.
-    fn rest(&mut self, text: &str) -> String {
+    pub(crate) fn rest(&mut self, text: &str) -> String {
         if self.all.is_empty() || (self.held && text != NOTHING_SAID) {
             return self.add("the end", text);
         }
