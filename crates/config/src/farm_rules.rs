@@ -6,11 +6,15 @@ use serde_json::Value;
 use crate::{
     issue::Severity,
     normalise::own,
-    sections::farm::{BusKind, CoordKind, StateKind},
+    sections::farm::{BusKind, CoordKind, HubMemory, StateKind},
     validate::{Sink, nearest, type_name},
     view::View,
 };
 
+/// What a peer of the hub may be allowed.
+const HUB_SCOPES: [&str; 9] = ["register", "discover", "send", "inbox", "memory-read", "memory-write", "tasks", "dlq", "operator"];
+/// Bytes of a peer's token at least: shorter ones can be guessed.
+const HUB_TOKEN_MIN: usize = 24;
 /// Root keys that may be pinned at the same time: the one in force and its successor.
 const ROOTS_MAX: usize = 2;
 
@@ -42,6 +46,7 @@ pub(crate) fn check(root: View<'_>, sink: &mut Sink<'_>) {
     }
     peer(farm, bus, sink);
     lists(farm, sink);
+    hub(farm.at("hub"), coord, bus, sink);
 }
 
 /// Ids of gateways and farms.
@@ -244,6 +249,48 @@ fn lists(farm: View<'_>, sink: &mut Sink<'_>) {
         if !is_key(key) {
             sink.error(&own(&["farm", "roots", &i.to_string()]), "a root key is the hex or base64 form of 32 bytes");
         }
+    }
+}
+
+fn hub(hub: View<'_>, coord: CoordKind, bus: BusKind, sink: &mut Sink<'_>) {
+    for (i, peer) in hub.at("peers").list().enumerate() {
+        let at = |key: &str| own(&["farm", "hub", "peers", &i.to_string(), key]);
+        let name = peer.at("name").word();
+        let fits = |name: &String| name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if !name.as_ref().is_some_and(fits) {
+            sink.error(&at("name"), "a peer of the hub needs a name: letters, digits, dot, _ and -, at most 64");
+        }
+        match peer.at("token").0 {
+            None => {
+                sink.error(&at("token"), "a peer of the hub needs a token of its own (it may be a secret reference; try: openssl rand -hex 32)");
+            }
+            Some(Value::String(text)) if crate::secret::SecretRef::from_short(text).is_none() && text.len() < HUB_TOKEN_MIN => {
+                sink.error(&at("token"), format!("a token has {HUB_TOKEN_MIN} bytes at least (try: openssl rand -hex 32)"));
+            }
+            Some(_) => {}
+        }
+        for scope in peer.at("scopes").texts().unwrap_or_default() {
+            if !HUB_SCOPES.contains(&scope.as_str()) {
+                unknown_kind(&at("scopes"), &scope, &HUB_SCOPES, &format!("{scope:?} is no scope of the hub"), sink);
+            }
+        }
+    }
+    if !hub.at("enabled").flag(false) {
+        return;
+    }
+    if hub.at("peers").list().next().is_none() {
+        sink.push(Severity::Warning, &own(&["farm", "hub", "peers"]), "farm.hub is enabled and has no peers: nobody can call it");
+    }
+    let memory = hub.at("memory").str().and_then(HubMemory::parse).unwrap_or_default();
+    let at = own(&["farm", "hub", "memory"]);
+    if memory == HubMemory::Coord && coord == CoordKind::Embedded {
+        sink.error(&at, "farm.hub.memory=\"coord\" needs farm.coord.kind \"consul\" or \"postgres\"");
+    }
+    if memory == HubMemory::Redis && bus != BusKind::Redis {
+        sink.error(&at, "farm.hub.memory=\"redis\" needs farm.bus.kind=\"redis\"");
+    }
+    if memory.settled(coord, bus) == HubMemory::Local {
+        sink.push(Severity::Info, &at, "the hub's shared memory, events and tasks are kept in this process only: a restart forgets them");
     }
 }
 

@@ -68,8 +68,8 @@ pub use sections::{
     agents::{ActiveHours, Agent, AgentsConfig, GroupChat, Heartbeat, Identity, ModelChoice, Sandbox, Subagents},
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
     farm::{
-        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FarmConfig, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd, PolicyRule, STATE_SCHEMA,
-        StateConfig, StateKind, TlsFiles,
+        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FarmConfig, HubConfig, HubMemory, HubPeer, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd,
+        PolicyRule, STATE_SCHEMA, StateConfig, StateKind, TlsFiles,
     },
     gateway::{
         AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig,

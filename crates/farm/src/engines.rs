@@ -86,6 +86,17 @@ fn addresses(bus: &BusConfig) -> Result<Vec<String>, EngineError> {
     bus.addrs.iter().map(|addr| with_credentials(addr, bus)).collect()
 }
 
+/// The first Redis server of a bus with its credentials, for what else is kept there. The result is a secret.
+///
+/// # Errors
+/// When there is none.
+pub fn redis_address(bus: &BusConfig) -> Result<String, EngineError> {
+    if bus.kind != BusKind::Redis {
+        return Err(wrong("bus.kind", "is not \"redis\""));
+    }
+    addresses(bus)?.into_iter().next().ok_or_else(|| wrong("bus.addr", "needs the engine's address"))
+}
+
 fn with_credentials(addr: &str, bus: &BusConfig) -> Result<String, EngineError> {
     let (user, password) = match (&bus.token, &bus.user, &bus.password) {
         (Some(token), _, _) => (Some(token.expose()), None),

@@ -27,7 +27,7 @@ use crate::{
     devices::Devices,
     doors::{DoorParts, Doors, Facts, Mounts, history, hooks, openai},
     fanout::{Fanout, SessionRows},
-    farm as farmside, import,
+    farm as farmside, hub, import,
     keeper::{self, Claims, Keeper},
     live::{Live, Reloaded},
     outbox::{Outbox, Outlets},
@@ -361,8 +361,18 @@ impl Building {
             a2a::recover(a2a.as_ref(), &one.id).await?;
         }
 
+        let joining_programs = hub::Parts {
+            name: name.clone(),
+            config: config.clone(),
+            farm: farm.clone(),
+            keeper: keeper.clone(),
+            post: post.clone(),
+            lanes: lanes.clone(),
+            world: world.clone(),
+        };
         let hooked = config.clone();
         let mounts = Mounts {
+            mcp: hub::routes(joining_programs, &mut notices),
             v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
             hooks: Some(hooks::routes(chat, cron.clone(), config.clone(), keeper.clone())),
             sessions: Some(history::routes(desk.clone())),

@@ -14,6 +14,7 @@ pub mod docs;
 pub mod doors;
 pub mod fanout;
 pub mod farm;
+pub mod hub;
 pub mod import;
 pub mod keeper;
 pub mod letters;

@@ -251,6 +251,70 @@ pub struct PolicyRule {
     pub max_ttl_ms: Option<u64>,
 }
 
+/// What keeps the hub's shared memory (`farm.hub.memory`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HubMemory {
+    /// Coord where `farm.coord` is an engine, else Redis where letters go over it, else local.
+    #[default]
+    Auto,
+    /// The engine of `farm.coord`.
+    Coord,
+    /// The Redis of `farm.bus`.
+    Redis,
+    /// This process: it forgets at the end.
+    Local,
+}
+
+impl HubMemory {
+    /// Reads the config word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "auto" => Self::Auto,
+            "coord" => Self::Coord,
+            "redis" => Self::Redis,
+            "local" => Self::Local,
+            _ => return None,
+        })
+    }
+
+    /// What it stands for with these engines; never [`Self::Auto`].
+    #[must_use]
+    pub const fn settled(self, coord: CoordKind, bus: BusKind) -> Self {
+        match (self, coord, bus) {
+            (Self::Auto, CoordKind::Consul | CoordKind::Postgres, _) => Self::Coord,
+            (Self::Auto, CoordKind::Embedded, BusKind::Redis) => Self::Redis,
+            (Self::Auto, CoordKind::Embedded, _) => Self::Local,
+            (named, ..) => named,
+        }
+    }
+}
+
+/// A program that may call the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubPeer {
+    /// Its name; owner of the agents it registers. May stand there twice, with two tokens, while one replaces the other.
+    pub name: String,
+    /// Its bearer token; none when a reference has no value: the peer is not let in.
+    pub token: Option<Secret>,
+    /// What it may do; none means everything but `operator`.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// `farm.hub`: programs that are no gateways join here, by MCP. Nothing is served unless it is enabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubConfig {
+    /// Default false.
+    pub enabled: bool,
+    /// Who may call.
+    pub peers: Vec<HubPeer>,
+    /// Default auto.
+    pub memory: HubMemory,
+    /// `Host` values that are taken besides this machine's own. Default: any where the gateway listens beyond this
+    /// machine, none where it does not.
+    pub hosts: Vec<String>,
+}
+
 /// `farm`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FarmConfig {
@@ -276,6 +340,8 @@ pub struct FarmConfig {
     pub accept_unsigned: Vec<String>,
     /// Public keys of the farm's root, one or two (while it changes), as hex or base64 of 32 bytes.
     pub roots: Vec<String>,
+    /// MCP for programs that are no gateways.
+    pub hub: HubConfig,
 }
 
 impl FarmConfig {
@@ -303,6 +369,7 @@ pub(crate) fn read(cx: &Cx<'_>) -> Option<FarmConfig> {
         policy: farm.at("policy").list().map(rule).collect(),
         accept_unsigned: farm.at("acceptUnsigned").texts().unwrap_or_default(),
         roots: farm.at("roots").texts().unwrap_or_default(),
+        hub: hub(farm.at("hub")),
         coord,
         state,
     })
@@ -352,6 +419,16 @@ fn bus(v: View<'_>, coord: &CoordConfig, cx: &Cx<'_>) -> BusConfig {
         tls: if same && !v.at("caFile").present() { coord.tls.clone() } else { tls(v, cx) },
         replicas: v.at("replicas").u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
         fallback_peer: v.at("fallback").str() == Some("peer"),
+    }
+}
+
+fn hub(v: View<'_>) -> HubConfig {
+    let peer = |v: View<'_>| HubPeer { name: v.at("name").word().unwrap_or_default(), token: v.at("token").secret(), scopes: v.at("scopes").texts() };
+    HubConfig {
+        enabled: v.at("enabled").flag(false),
+        peers: v.at("peers").list().map(peer).collect(),
+        memory: v.at("memory").str().and_then(HubMemory::parse).unwrap_or_default(),
+        hosts: v.at("hosts").texts().unwrap_or_default(),
     }
 }
 

@@ -75,7 +75,7 @@ pub trait ToolDoor: Send + Sync {
 /// Routes of other parts. Paths are those of the whole request.
 ///
 /// `v1`, `sessions` and `metrics` get requests whose bearer was checked, with [`HttpCaller`] in their extensions;
-/// `hooks` and `a2a` check tokens of their own.
+/// `hooks`, `mcp` and `a2a` check tokens of their own.
 #[derive(Default)]
 pub struct Mounts {
     /// `/v1/*`.
@@ -84,6 +84,8 @@ pub struct Mounts {
     pub hooks: Option<axum::Router>,
     /// Tells `hooks.path`, which a reload may change; `/hooks` when absent.
     pub hooks_path: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// `/mcp`: the hub.
+    pub mcp: Option<axum::Router>,
     /// `/a2a/v1` and the agent cards; callers show tokens of their own.
     pub a2a: Option<axum::Router>,
     /// `/sessions/*`.
@@ -188,6 +190,11 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
         // Wrong tokens are counted by client.
         request.extensions_mut().insert(axum::extract::ConnectInfo(SocketAddr::new(peer.client, address.port())));
         return delegate(hooks, request).await;
+    }
+    if let Some(mcp) = &mounts.mcp
+        && below(crate::hub::PATH)
+    {
+        return delegate(mcp, request.map(Body::new)).await;
     }
     if let Some(a2a) = &mounts.a2a
         && (below(clawstead_a2a::server::BASE_PATH) || CARDS.contains(&path.as_str()))
