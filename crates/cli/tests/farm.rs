@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 const CONFIG: &str = "{\n  // the first gateway\n  gateway: {mode: 'local'},\n  agents: {list: [{id: 'jerry', default: true}]}, // one agent\n}\n";
 
 fn init(home: &Home, url: &str) -> Value {
+    let listen = format!("127.0.0.1:{}", free_port());
     let ran = home.run(&[
         "farm",
         "init",
@@ -25,7 +26,7 @@ fn init(home: &Home, url: &str) -> Value {
         "--coord-addr",
         url,
         "--peer-listen",
-        "127.0.0.1:18790",
+        &listen,
         "--agent",
         "bobby",
         "--json",
@@ -203,6 +204,44 @@ fn an_invitation_lets_one_gateway_in_and_only_its_own_key() {
     drop(waiting);
 }
 
+#[test]
+fn an_invitation_is_taken_back_and_a_key_whose_stages_are_gone_is_revoked_with_the_root() {
+    let Some(consul) = Consul::start("cli farm back") else { return };
+    let jerry = Home::with_config(CONFIG);
+    let kid = init(&jerry, &consul.url())["kid"].as_str().unwrap().to_owned();
+    let inviting = jerry.command(&["farm", "invite", "bobby-gateway"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (code, said) = interrupted_at(inviting, "Waiting for bobby-gateway");
+    assert!(code == Some(130) && said.contains("  openclaw farm join ocfarm1.") && said.contains("taken back"), "{code:?} {said}");
+
+    consul.ask("DELETE", &format!("/v1/kv/openclaw/farm/v1/approved/jerry-gateway/{kid}"), "").unwrap();
+    let root = jerry.dir.path().join("usb.pem");
+    std::fs::rename(jerry.state().join("farm-root.pem"), &root).unwrap();
+    let ran = jerry.run(&["farm", "revoke", &kid, "--yes"]);
+    assert!(ran.code == 1 && ran.err.contains("the farm's root must sign") && ran.err.contains("--root-file"), "{}", ran.err);
+    let ran = jerry.run(&["farm", "revoke", &kid, "--yes", "--root-file", &root.display().to_string()]);
+    assert!(ran.code == 0 && ran.out.contains("It was the key of this gateway"), "{} {}", ran.out, ran.err);
+    let shown = key(&jerry, &kid);
+    assert_eq!((shown["status"].as_str(), shown["believed"].as_bool()), (Some("revoked"), Some(true)), "{shown}");
+    let ran = jerry.run(&["farm", "rotate", "gateway-key", "--yes"]);
+    assert!(ran.code == 1 && ran.err.contains("no active key"), "{}", ran.err);
+}
+
+/// Sends SIGINT once the program said `mark`; answers its exit code and all it said.
+fn interrupted_at(mut child: std::process::Child, mark: &str) -> (Option<i32>, String) {
+    let mut said = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        said.push_str(&line);
+        said.push('\n');
+        if line.contains(mark) {
+            // Said right before it waits; until it does, the signal would end it all the same, with the same code.
+            let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        }
+    }
+    (child.wait().unwrap().code(), said)
+}
+
 struct KillOnDrop(std::process::Child);
 
 impl Drop for KillOnDrop {
@@ -276,6 +315,18 @@ fn a_gateway_key_is_changed_step_by_step_over_several_runs() {
     assert!(!kept.exists() && consul.get("openclaw/farm/v1/rotation/gateway-key/jerry-gateway").is_none());
     assert!(has(&doctor(&jerry), "ok", &format!("{new} is approved")));
 
+    // Waiting is shown, and Ctrl-C ends the waiting only.
+    let waiting = jerry.command(&["farm", "rotate", "gateway-key", "--yes"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (code, said) = interrupted_at(waiting, "waits until");
+    assert!(code == Some(130) && said.contains("1. done: publish") && said.contains("Stopped waiting"), "{code:?} {said}");
+    let third = consul.get("openclaw/farm/v1/rotation/gateway-key/jerry-gateway").unwrap();
+    assert_eq!((third["done"].as_i64(), key(&jerry, third["new"].as_str().unwrap())["status"].as_str()), (Some(1), Some("next")));
+    for _ in 0..2 {
+        long_ago(&consul, "gateway-key/jerry-gateway");
+        jerry.run(&["farm", "rotate", "gateway-key", "--no-wait"]);
+    }
+    assert_eq!(key(&jerry, third["new"].as_str().unwrap())["status"], "active");
+
     // Without the root here, the operator approves elsewhere.
     let away = jerry.dir.path().join("usb.pem");
     std::fs::rename(jerry.state().join("farm-root.pem"), &away).unwrap();
@@ -330,6 +381,39 @@ fn a_new_root_signs_what_the_old_one_signed_and_nothing_else() {
     // The new root lets gateways in.
     let ran = jerry.run(&["farm", "requests", "--json"]);
     assert_eq!(ran.json()["requests"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_running_gateway_tells_of_its_farm() {
+    let Some(consul) = Consul::start("cli farm status") else { return };
+    let jerry = Home::with_config(CONFIG);
+    init(&jerry, &consul.url());
+    let port = free_port();
+    let _gateway = jerry.gateway(port);
+    let port = port.to_string();
+    let ask = |args: &[&str]| jerry.run(&[&["farm"], args, &["--port", &port]].concat());
+    let status = until(|| {
+        let ran = ask(&["status", "--json"]);
+        assert_eq!(ran.code, 0, "{} {}", ran.out, ran.err);
+        let found = ran.json();
+        let known = found["agents"][0]["healthy"] == true && found["gateways"][0]["healthy"] == true && found["gateways"][0]["keys"] == 1;
+        known.then_some(found)
+    });
+    assert_eq!((status["farm"].as_str(), status["coord"]["ok"].as_bool(), status["bus"]["ok"].as_bool()), (Some("octant"), Some(true), Some(true)), "{status}");
+    let seen = ask(&["status"]).out;
+    assert!(seen.contains("octant · coordination consul ok · letters consul ok") && seen.contains("● jerry-gateway (this one)  healthy"), "{seen}");
+    assert!(seen.contains("Agents    1 of 1 healthy") && seen.contains("0 dead") && seen.contains("Problems  none"), "{seen}");
+    let tree = ask(&["map"]).out;
+    assert!(tree.contains("└─ ● jerry-gateway (this one) · healthy") && tree.contains("   └─ ● jerry"), "{tree}");
+    let rows = ask(&["gateways"]).out;
+    assert!(rows.starts_with("   Gateway") && rows.contains("●  jerry-gateway (this one)") && rows.lines().count() == 2, "{rows}");
+    assert!(ask(&["agents"]).out.contains("●  jerry"));
+    assert_eq!(ask(&["letters"]).out, "No letters.\n");
+    assert_eq!(ask(&["dlq", "list", "--agent", "jerry"]).out, "No dead letters.\n");
+    for args in [&["letter", "nosuch"][..], &["dlq", "show", "nosuch"], &["dlq", "replay", "nosuch"], &["dlq", "drop", "nosuch", "--yes"]] {
+        let ran = ask(args);
+        assert!(ran.code == 1 && ran.err.contains("nosuch"), "{args:?}: {}", ran.err);
+    }
 }
 
 #[test]

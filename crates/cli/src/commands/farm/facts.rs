@@ -181,7 +181,9 @@ pub fn section(facts: &Facts, flags: &Flags, policy: &[Rule]) -> Result<Value, F
         coord.insert("token".into(), json!(token));
     }
     let mut bus = Map::from_iter([("kind".to_owned(), json!(facts.bus))]);
-    if !facts.bus_addr.is_empty() && !(facts.bus == "consul" && facts.bus_addr == facts.coord_addr) {
+    // A bus on the Consul of farm.coord takes that address by itself.
+    let same = facts.bus == "consul" && facts.bus_addr == facts.coord_addr;
+    if !facts.bus_addr.is_empty() && !same {
         bus.insert("addr".into(), one(&facts.bus_addr));
     }
     let mut section = json!({"id": facts.farm, "gateway": facts.gateway, "coord": coord, "bus": bus});

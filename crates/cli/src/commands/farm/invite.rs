@@ -17,14 +17,9 @@ use super::{
     enroll::new_secret,
     facts::{Facts, vouched},
     requests::refuse_known,
-    site::{DAYS, Site, validity, when},
+    site::{DAYS, Site, stopped, validity, when},
 };
-use crate::{
-    commands::Outcome,
-    cx::{Cx, interrupted},
-    fail::Fail,
-    print,
-};
+use crate::{commands::Outcome, cx::Cx, fail::Fail, print};
 
 /// Invite a gateway, wait until it asks, and let it in.
 #[derive(clap::Args)]
@@ -51,7 +46,7 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         return Err(Fail::new(format!("{:?} is not a gateway's name: 2 to 40 of a-z, 0-9 and -, the ends a letter or digit.", args.gateway)));
     }
     let life = Duration::from_millis(JOIN_TOKEN_TTL_MS.cast_unsigned());
-    let record = cx.block_on(async {
+    let done = cx.block_on(async {
         let site = Site::of(cx)?;
         if args.gateway == site.gateway {
             return Err(Fail::new(format!("{} is this gateway.", args.gateway)).hint("openclaw farm enroll"));
@@ -65,14 +60,12 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             biased;
             record = wait(args, &site, &root, &secret) => record,
             () = tokio::time::sleep(life) => Err(Fail::new(format!("{} did not ask within ten minutes; the invitation is over.", args.gateway)).hint(format!("openclaw farm invite {}", args.gateway))),
-            code = interrupted() => {
-                if !args.json {
-                    print::line("The invitation is taken back; nothing was approved.");
-                }
-                Err(Fail::silent(code))
-            }
         }
-    })?;
+    });
+    if stopped(&done) && !args.json {
+        print::line("The invitation is taken back; nothing was approved.");
+    }
+    let record = done?;
     if args.json {
         print::json_line(&json!({"ok": true, "approved": true, "record": record}));
     } else {

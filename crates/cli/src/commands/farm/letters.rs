@@ -1,10 +1,12 @@
 //! Letters between agents, as the running gateway has them.
 
 use clap::Subcommand;
-use clawstead_cluster::parse_stamp;
 use serde_json::{Value, json};
 
-use super::{site::Consent, status::ask};
+use super::{
+    site::Consent,
+    status::{ask, moment},
+};
 use crate::{
     commands::Outcome,
     cx::Cx,
@@ -20,7 +22,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
     /// At most so many, newest first
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     #[command(flatten)]
     common: Common,
@@ -109,14 +111,6 @@ fn row(letter: &Value) -> Vec<String> {
 
 fn path(letter: &Value) -> String {
     format!("{} → {}", dash(text(letter, "from")), dash(text(letter, "to")))
-}
-
-/// A moment as a number of milliseconds or as text.
-fn moment(at: &Value) -> Option<i64> {
-    match at {
-        Value::String(text) => parse_stamp(text).map(|at| at.0).or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)),
-        other => other.as_i64(),
-    }
 }
 
 /// `farm letter`.
@@ -238,7 +232,7 @@ mod tests {
         let lines = life(&json!({"letter": letter}));
         assert_eq!(lines, life(&letter), "with and without an envelope");
         assert_eq!(lines[..3], ["m1  acked", "jerry → bobby · request · infra.query", "Gateway: bobby-gateway"]);
-        assert_eq!(lines[3..], ["      +0 ms  farm.msg.queued", "     +40 ms  farm.msg.sent            attempt=1", "       +1m  farm.msg.acked"]);
+        assert_eq!(lines[3..], ["      +0 ms  farm.msg.queued", "     +40 ms  farm.msg.sent            attempt=1", "        +1m  farm.msg.acked"]);
         assert_eq!(row(&letter)[..3], ["→", "m1", "acked"]);
     }
 

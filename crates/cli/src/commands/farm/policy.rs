@@ -6,7 +6,7 @@ use clawstead_cluster::{
     envelope::TTL_DEFAULT_MS,
     policy::{Decision, Effect, Limits, Party, Policy, Rule, Subject},
 };
-use clawstead_config::{Edit, FarmConfig, MapWrite, PolicyEffect, PolicyEnd, PolicyRule};
+use clawstead_config::{Edit, FarmConfig, MapWrite};
 use serde_json::{Value, json};
 
 use super::{
@@ -96,19 +96,7 @@ fn farm(cx: &Cx) -> Result<FarmConfig, Fail> {
 /// # Errors
 /// When one of them says nothing that can be decided by.
 pub fn of(farm: &FarmConfig) -> Result<Policy, Fail> {
-    Policy::new(farm.policy.iter().map(rule).collect()).map_err(|err| Fail::new(format!("{err}.")).hint("openclaw config get farm.policy"))
-}
-
-fn rule(from: &PolicyRule) -> Rule {
-    let named = |text: &str| (text != "*").then(|| text.to_owned());
-    let party = |end: &PolicyEnd| Party { gateway: named(&end.gateway), agent: named(&end.agent) };
-    Rule {
-        from: party(&from.from),
-        to: party(&from.to),
-        capabilities: from.capabilities.clone(),
-        effect: if from.effect == PolicyEffect::Allow { Effect::Allow } else { Effect::Deny },
-        limits: Limits { per_minute: from.per_minute, max_ttl: from.max_ttl_ms },
-    }
+    clawstead_farm::policy_of(farm).map_err(|why| Fail::new(format!("{why}.")).hint("openclaw config get farm.policy"))
 }
 
 fn show(cx: &Cx, json: bool) -> Outcome {
@@ -209,8 +197,8 @@ fn starter_rules(cx: &Cx, further: &[String], write: bool, json: bool) -> Outcom
     others.extend(known.iter().filter_map(|entry| entry.key.strip_prefix(AGENTS)?.split_once('/').map(|(id, _)| id.to_owned())));
     let others: Vec<String> = others.into_iter().collect();
     let made = starter(&loaded.config, &others);
-    let here: Vec<Rule> = farm.policy.iter().map(rule).collect();
-    let missing: Vec<&Rule> = made.iter().filter(|rule| !here.contains(rule)).collect();
+    let policy = of(farm)?;
+    let missing: Vec<&Rule> = made.iter().filter(|rule| !policy.rules().contains(rule)).collect();
     let written = write && !missing.is_empty();
     if written {
         let mut value = snapshot.get(&["farm".into(), "policy".into()]).and_then(Value::as_array).cloned().unwrap_or_default();

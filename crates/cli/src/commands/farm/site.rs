@@ -3,10 +3,6 @@
 
 use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
-};
 use clawstead_bus::{CasError, Coord, CoordError};
 use clawstead_cluster::{
     Now,
@@ -17,6 +13,7 @@ use clawstead_farm::{
     engines::{self, EngineError},
     enrol::EnrolError,
     key_files::{KeyError, KeyFolder, load_root},
+    root_pin,
 };
 use clawstead_terms::Millis;
 use clawstead_world::World;
@@ -134,13 +131,10 @@ pub fn root_file(cx: &Cx, flag: Option<&PathBuf>) -> PathBuf {
 ///
 /// # Errors
 /// When it is no public key.
-pub fn pin(text: &str) -> Result<RootPin, KeyFileError> {
-    let bare = text.trim().trim_end_matches('=');
-    let raw = match hex::decode(bare) {
-        Ok(raw) if raw.len() == 32 => Some(raw),
-        _ => STANDARD_NO_PAD.decode(bare).or_else(|_| URL_SAFE_NO_PAD.decode(bare)).ok(),
-    };
-    RootPin::parse(&URL_SAFE_NO_PAD.encode(raw.ok_or(KeyFileError::Public)?))
+pub fn pin(text: &str) -> Result<RootPin, Fail> {
+    root_pin(text).map_err(|why| {
+        Fail::new(format!("{text:?} is no root of a farm: {why}.")).hint("openclaw farm init printed it; openclaw config get farm.roots on another gateway")
+    })
 }
 
 /// From when until when a key approved now is valid: it signs for `days`, and is remembered for the time its last
@@ -191,6 +185,12 @@ impl Consent {
         }
         if cliclack::confirm(question).initial_value(false).interact()? { Ok(()) } else { Err(Fail::silent(1)) }
     }
+}
+
+/// True when Ctrl-C or a request to end is what ended a command.
+#[must_use]
+pub fn stopped<T>(done: &Result<T, Fail>) -> bool {
+    done.as_ref().is_err_and(|fail| fail.said && fail.exit > 128)
 }
 
 /// There is no farm here.
@@ -258,6 +258,10 @@ impl From<RotationError> for Fail {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+    use base64::{
+        Engine as _,
+        engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+    };
     use clawstead_cluster::keys::FarmRoot;
     use clawstead_terms::Millis;
     use clawstead_world::SeededRng;
@@ -267,12 +271,8 @@ mod tests {
     #[test]
     fn a_root_is_read_in_every_form_that_the_config_takes() {
         let root = FarmRoot::generate(&SeededRng::new(5)).pin();
-        let raw = {
-            use base64::Engine as _;
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(root.text()).unwrap()
-        };
-        use base64::Engine as _;
-        for text in [root.text(), hex::encode(&raw), base64::engine::general_purpose::STANDARD.encode(&raw)] {
+        let raw = URL_SAFE_NO_PAD.decode(root.text()).unwrap();
+        for text in [root.text(), hex::encode(&raw), STANDARD.encode(&raw)] {
             assert_eq!(pin(&text).unwrap(), root, "{text}");
         }
         assert!(pin("x").is_err() && pin("").is_err());

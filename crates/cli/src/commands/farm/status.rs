@@ -132,6 +132,29 @@ fn since(of: &Value) -> String {
     number(of, "sinceMs").map_or_else(|| "-".into(), |ms| if ms > 1_000_000_000_000 { relative(Some(ms)) } else { span(ms) })
 }
 
+/// A moment as a number of milliseconds or as text.
+#[must_use]
+pub fn moment(at: &Value) -> Option<i64> {
+    match at {
+        Value::String(text) => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond),
+        other => other.as_i64(),
+    }
+}
+
+/// The last heartbeat of a gateway.
+fn beat(gateway: &Value) -> Option<i64> {
+    moment(&gateway["lastHeartbeat"]).or_else(|| moment(&gateway["lastHeartbeatMs"]))
+}
+
+/// What a gateway is: its own word, else by the mark.
+fn health(gateway: &Value) -> &str {
+    match (text(gateway, "health"), gateway["healthy"] == true) {
+        ("", true) => "healthy",
+        ("", false) => "silent",
+        (word, _) => word,
+    }
+}
+
 fn problems(of: &Value, whose: &str) -> Vec<String> {
     list(of, "problems").iter().filter_map(Value::as_str).map(|problem| format!("  ! {whose}: {problem}")).collect()
 }
@@ -142,7 +165,7 @@ fn gateway_row(gateway: &Value) -> Vec<String> {
         mark(gateway).to_owned(),
         if gateway["self"] == true { format!("{name} (this one)") } else { name.to_owned() },
         since(gateway),
-        relative(number(gateway, "lastHeartbeatMs")),
+        relative(beat(gateway)),
         dash(text(gateway, "version")),
         dash(&words(gateway, "agents")),
         dash(text(gateway, "url")),
@@ -162,10 +185,13 @@ fn status_lines(found: &Value) -> Vec<String> {
     for gateway in gateways {
         let name = text(gateway, "name");
         let this = if gateway["self"] == true { " (this one)" } else { "" };
-        let beat = number(gateway, "lastHeartbeatMs").map(|at| format!(" · beat {}", relative(Some(at)))).unwrap_or_default();
+        let beat = beat(gateway).map(|at| format!(" · beat {}", relative(Some(at)))).unwrap_or_default();
         let version = gateway["version"].as_str().map(|version| format!(" · {version}")).unwrap_or_default();
-        lines
-            .push(format!("  {} {name}{this}  since {}{beat}{version}  {}", coloured(gateway), since(gateway), words(gateway, "agents")).trim_end().to_owned());
+        lines.push(
+            format!("  {} {name}{this}  {} {}{beat}{version}  {}", coloured(gateway), health(gateway), since(gateway), words(gateway, "agents"))
+                .trim_end()
+                .to_owned(),
+        );
         lines.extend(problems(gateway, name).into_iter().map(|line| format!("  {line}")));
     }
     lines.push(format!("Agents    {} of {} healthy", healthy(agents), agents.len()));
@@ -195,8 +221,7 @@ fn map_lines(found: &Value) -> Vec<String> {
     for (at, gateway) in gateways.iter().enumerate() {
         let (fork, bar) = branch(at + 1 == branches);
         let this = if gateway["self"] == true { " (this one)" } else { "" };
-        let state = if gateway["healthy"] == true { "healthy" } else { "silent" };
-        lines.push(format!("{fork}{} {}{this} · {state} {}", coloured(gateway), text(gateway, "name"), since(gateway)));
+        lines.push(format!("{fork}{} {}{this} · {} {}", coloured(gateway), text(gateway, "name"), health(gateway), since(gateway)));
         let own: Vec<&Value> = agents.iter().filter(|agent| text(agent, "gateway") == text(gateway, "name")).collect();
         leaves(&mut lines, bar, &own);
     }
@@ -273,7 +298,7 @@ mod tests {
         let text = lines.join("\n");
         for part in [
             "1 of 2 healthy",
-            "  ● jerry-gateway (this one)  since 3m · 0.1.0  jerry",
+            "  ● jerry-gateway (this one)  healthy 3m · 0.1.0  jerry",
             "! bobby-gateway: no beat since 2h",
             "1 of 3 healthy",
             "4 dead",

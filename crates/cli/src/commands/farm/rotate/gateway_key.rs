@@ -8,7 +8,7 @@ use clawstead_farm::{
 
 use super::{
     Args,
-    progress::{Carried, Kept, Progress, show},
+    progress::{Carried, Kept, Progress, show, told},
 };
 use crate::{
     commands::{
@@ -24,7 +24,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Args, cx: &Cx) -> Outcome {
-    cx.block_on(async {
+    let done = cx.block_on(async {
         let site = Site::of(cx)?;
         let gateway = site.gateway.clone();
         let mut kept = Kept::read(&*site.coord, &format!("gateway-key/{gateway}")).await?;
@@ -63,7 +63,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             _ => retire(&site, progress).await,
         })
         .await
-    })
+    });
+    told(args, done)
 }
 
 fn waiting(site: &Site) -> Result<Option<GatewayKey>, Fail> {

@@ -10,8 +10,7 @@ use serde_json::json;
 
 use super::{Args, Outcome};
 use crate::{
-    commands::farm::site::Site,
-    cx::interrupted,
+    commands::farm::site::{Site, stopped},
     fail::Fail,
     format::{minute, span},
     print,
@@ -117,7 +116,7 @@ impl Kept {
                 if args.no_wait {
                     return finish(args, &progress, Some(&format!("Step {} is due {}; type the same command then.", step.number, moment(due))));
                 }
-                wait(args, site, step, due).await?;
+                wait(args, site, step, due).await;
             }
             match work(progress.done, &progress).await? {
                 Carried::NotYet(why) => return finish(args, &progress, Some(&why)),
@@ -165,7 +164,7 @@ fn finish(args: &Args, progress: &Progress, left: Option<&str>) -> Outcome {
     Ok(0)
 }
 
-async fn wait(args: &Args, site: &Site, step: &Step, due: Millis) -> Result<(), Fail> {
+async fn wait(args: &Args, site: &Site, step: &Step, due: Millis) {
     if !args.json {
         print::line(&format!("{}. waits until {}: {}", step.number, moment(due), step.what));
     }
@@ -179,20 +178,20 @@ async fn wait(args: &Args, site: &Site, step: &Step, due: Millis) -> Result<(), 
             if shown {
                 print::line("");
             }
-            return Ok(());
+            return;
         }
-        tokio::select! {
-            biased;
-            code = interrupted() => {
-                if !args.json {
-                    print::line("");
-                    print::line("Stopped waiting. What is done stays done; the same command goes on.");
-                }
-                return Err(Fail::silent(code));
-            }
-            () = tokio::time::sleep(TICK) => {}
-        }
+        tokio::time::sleep(TICK).await;
     }
+}
+
+/// Says what Ctrl-C did not undo.
+#[must_use]
+pub fn told(args: &Args, done: Outcome) -> Outcome {
+    if stopped(&done) && !args.json {
+        print::line("");
+        print::line("Stopped waiting. What is done stays done; the same command goes on.");
+    }
+    done
 }
 
 fn moment(at: Millis) -> String {

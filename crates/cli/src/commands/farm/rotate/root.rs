@@ -3,7 +3,7 @@
 //! Only records that a pinned root signed are signed again. Whoever can write to the store must not get a key in by
 //! having it lie there when the root changes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clawstead_bus::CasError;
 use clawstead_cluster::keys::{FarmRoot, KeyRecord, KeyRing, KeyStatus, RootPin, Rotation, read_public};
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Args,
-    progress::{Carried, Kept, Progress, show},
+    progress::{Carried, Kept, Progress, show, told},
 };
 use crate::{
     commands::{
@@ -33,7 +33,7 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
         Some(_) => root_file(cx, args.new_root_file.as_ref()),
         None => cx.paths.state_dir.join("farm-root-next.pem"),
     };
-    cx.block_on(async {
+    let done = cx.block_on(async {
         let site = Site::of(cx)?;
         let mut kept = Kept::read(&*site.coord, "root").await?;
         if args.dry_run {
@@ -62,7 +62,8 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
             _ => unpin(args, cx, &site, progress, &new_file).await,
         })
         .await
-    })
+    });
+    told(args, done)
 }
 
 fn new_root(file: &Path, progress: &Progress) -> Result<FarmRoot, Fail> {
@@ -160,7 +161,7 @@ async fn sign_records(args: &Args, cx: &Cx, site: &Site, new: &FarmRoot) -> Resu
     Ok(())
 }
 
-async fn unpin(args: &Args, cx: &Cx, site: &Site, progress: &Progress, new_file: &PathBuf) -> Result<Carried, Fail> {
+async fn unpin(args: &Args, cx: &Cx, site: &Site, progress: &Progress, new_file: &Path) -> Result<Carried, Fail> {
     let file = root_file(cx, args.root_file.as_ref());
     let root = match new_root(new_file, progress) {
         Ok(root) => root,
