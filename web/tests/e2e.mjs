@@ -331,7 +331,7 @@ await check('the dark theme and the keyboard work', async () => {
   expect(ring === 'solid', `the focus is not visible (${ring})`);
   await page.locator('article').first().waitFor();
   await shot('14-chat-dark');
-  for (const [name, file] of [['Sessions', '15-sessions-dark'], ['Agents', '16-agents-dark'], ['Automations', '17-cron-dark'], ['Devices', '18-devices-dark'], ['Status', '19-status-dark']]) {
+  for (const [name, file] of [['Sessions', '15-sessions-dark'], ['Agents', '16-agents-dark'], ['Farm', '28-farm-dark'], ['Automations', '17-cron-dark'], ['Devices', '18-devices-dark'], ['Status', '19-status-dark']]) {
     await nav(name);
     await page.waitForFunction(() => document.querySelector('.page .card'));
     await shot(file);
@@ -354,7 +354,7 @@ await check('on a phone: #token= signs in, the menu opens, nothing is cut off', 
   expect(!args.token || !page.url().includes(args.token), 'the token stayed in the address');
   await page.locator('article, .hello').first().waitFor();
   await shot('21-phone-chat');
-  const views = [['Sessions', '22-phone-sessions'], ['Agents', '23-phone-agents'], ['Automations', '24-phone-cron'], ['Devices', '25-phone-devices'], ['Status', '26-phone-status']];
+  const views = [['Sessions', '22-phone-sessions'], ['Agents', '23-phone-agents'], ['Farm', '29-phone-farm'], ['Automations', '24-phone-cron'], ['Devices', '25-phone-devices'], ['Status', '26-phone-status']];
   for (const [name, file] of views) {
     await page.getByRole('button', { name: 'Open the menu' }).click();
     await page.locator('nav .links').waitFor();

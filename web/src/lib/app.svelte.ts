@@ -23,6 +23,8 @@ const SESSIONS_PAGE = 200;
 const CHATS_MAX = 8;
 /** Changes that arrive together cause one fetch, milliseconds. */
 const REFRESH_DELAY_MS = 250;
+/** How often agents of other gateways are looked at again, milliseconds: no event tells of them. */
+const FARM_AGENTS_MS = 15_000;
 /** Agents whose identity is asked for one by one. */
 const IDENTITIES_MAX = 100;
 
@@ -50,6 +52,9 @@ class App {
   cronEpoch = $state(0);
   devicesEpoch = $state(0);
 
+  /** Whether the gateway is one of a farm. */
+  inFarm = $state(false);
+
   readonly client: GatewayClient;
   readonly #chats = new Map<string, ChatStore>();
   readonly #endings = new Map<string, () => void>();
@@ -73,6 +78,9 @@ class App {
       onGap: () => this.#refetch(),
     });
     this.#listen();
+    setInterval(() => {
+      if (this.inFarm && this.ready && document.visibilityState === 'visible') void this.refreshAgents();
+    }, FARM_AGENTS_MS);
     addEventListener('online', () => this.client.retryNow());
     document.addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible' && this.connection.phase === 'waiting' && this.connection.verdict.kind === 'retry') {
@@ -129,6 +137,10 @@ class App {
 
   agentName(id: string): string {
     return this.identities[id]?.name || this.agents.find((agent) => agent.id === id)?.name || id || 'Agent';
+  }
+
+  agent(id: string): AgentRow | undefined {
+    return this.agents.find((agent) => agent.id === id);
   }
 
   session(key: string): SessionRow | undefined {
@@ -266,9 +278,26 @@ class App {
     void this.loadSessions();
     void this.#loadAgents();
     void this.loadPendingDevices();
+    void this.#askFarm();
     this.cronEpoch += 1;
     this.devicesEpoch += 1;
     for (const chat of this.#chats.values()) chat.resync();
+  }
+
+  /** The agents again without a word when it fails: who lives elsewhere, and whether that gateway is healthy. */
+  async refreshAgents(): Promise<void> {
+    const list = await this.request<AgentsList>('agents.list').catch(() => null);
+    if (!list) return;
+    const isNew = list.agents.some((agent) => !this.agent(agent.id));
+    if (isNew) return this.#loadAgents();
+    this.agents = list.agents;
+    this.defaultAgentId = list.defaultId;
+  }
+
+  async #askFarm(): Promise<void> {
+    if (!this.can('farm.gateways')) return;
+    // Without a farm this is refused, which is all that is asked.
+    this.inFarm = await this.request('farm.gateways').then(() => true, () => false);
   }
 
   async #loadAgents(): Promise<void> {
@@ -283,7 +312,12 @@ class App {
         ),
       );
       const identities: Record<string, AgentIdentity> = {};
-      for (const identity of found) if (identity) identities[identity.agentId] = identity;
+      for (const identity of found) {
+        if (!identity) continue;
+        // A gateway calls its only agent by one name for all when it has none: among several gateways the id says more.
+        const isNameless = identity.nameSource === 'default' && Boolean(this.agent(identity.agentId)?.gateway);
+        identities[identity.agentId] = isNameless ? { ...identity, name: identity.agentId } : identity;
+      }
       this.identities = identities;
     } catch (error) {
       notices.say(messageOf(error), 'bad');

@@ -89,6 +89,10 @@ export interface AgentRow {
   agentRuntime?: { id?: string };
   thinkingDefault?: string;
   defaultPermissionMode?: string;
+  /** The other gateway of the farm it lives on; none for the agents of this one. */
+  gateway?: string;
+  /** Whether that gateway is healthy. */
+  healthy?: boolean;
 }
 
 export interface AgentsList {

@@ -1,6 +1,6 @@
 /** The page's address: `#/chat/<session key>`, `#/sessions`, ... Hash routes need nothing from the server. */
 
-export const VIEWS = ['chat', 'sessions', 'agents', 'cron', 'devices', 'status'] as const;
+export const VIEWS = ['chat', 'sessions', 'agents', 'farm', 'cron', 'devices', 'status'] as const;
 export type View = (typeof VIEWS)[number];
 
 class Router {
