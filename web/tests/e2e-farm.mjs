@@ -330,6 +330,17 @@ try {
     await shot('farm-14-stopped');
   });
 
+  await check('without the coordination store the page says so, and keeps what was known', async () => {
+    await farm.end('consul', 'SIGKILL');
+    const engine = page.locator('[data-engine="consul"]').first();
+    await engine.getByText('does not answer').waitFor({ timeout: 60_000 });
+    await page.locator('[aria-label="Problems"]').getByText('the coordination store does not answer').waitFor();
+    expect((await page.locator('[data-gateway]').count()) === 2, 'the gateways are gone');
+    expect((await dead().count()) === 1, 'the dead letters are gone');
+    await page.locator('.page').evaluate((page) => page.scrollTo(0, 0));
+    await shot('farm-15-no-store');
+  });
+
   await check('no console errors and no foreign requests', async () => {
     expect(complaints.length === 0, complaints.slice(0, 8).join('\n'));
   });
