@@ -39,10 +39,11 @@ describe('a farm in words', () => {
     }));
     expect(lines).toEqual([
       'The coordination store does not answer: refused',
-      'Letters are not carried now: NATS does not answer: no answer within 3 s',
+      'Letters are not carried now: no answer within 3 s',
       'two: two processes use this name',
       'two is silent: letters for its agents wait',
     ]);
+    expect(problemsOf(status({ bus: { engine: 'nats', ok: false } }))).toEqual(['Letters are not carried now: NATS does not answer']);
     const told = 'the coordination store does not answer: refused';
     expect(problemsOf(status({ coord: { engine: 'consul', ok: false }, problems: [told] }))).toEqual([told]);
   });

@@ -155,7 +155,7 @@ export function agentsAt(gateway: FarmGateway, agents: FarmAgent[]): FarmAgent[]
 export function problemsOf(status: FarmStatus): string[] {
   const lines = [...(status.problems ?? [])];
   if (!status.coord.ok && lines.length === 0) lines.push(`The coordination store does not answer${status.coord.why ? `: ${status.coord.why}` : ''}`);
-  if (!status.bus.ok) lines.push(`Letters are not carried now: ${engineName(status.bus.engine)} does not answer${status.bus.why ? `: ${status.bus.why}` : ''}`);
+  if (!status.bus.ok) lines.push(`Letters are not carried now: ${status.bus.why ?? `${engineName(status.bus.engine)} does not answer`}`);
   for (const gateway of status.gateways) {
     for (const problem of gateway.problems ?? []) lines.push(`${gateway.name}: ${problem}`);
     if (gateway.health === 'silent') lines.push(`${gateway.name} is silent: letters for its agents wait`);
