@@ -304,7 +304,7 @@ impl Clerk {
             Then::Publish { envelope, attempt, state, gateway, epoch } => self.publish(envelope, attempt, state, gateway, epoch),
             Then::Ask { envelope, gateway, epoch } => self.ask_status(envelope, gateway, epoch),
             Then::Receipt { letter, receipt } => self.send_receipt(letter, receipt),
-            Then::Work { unit, key, letter } => self.begin_work(unit, key, letter),
+            Then::Work { unit, key, letter } => self.begin(unit, key, letter),
             Then::Settle(settle) => {
                 tokio::spawn(async move {
                     if let Err(err) = settle.done().await {
@@ -377,7 +377,7 @@ impl Clerk {
     }
 
     /// Tells the sender of a letter where it stands. Lost receipts are made good by its next attempt.
-    fn send_receipt(&self, letter: Arc<Envelope>, receipt: Receipt) {
+    pub(super) fn send_receipt(&self, letter: Arc<Envelope>, receipt: Receipt) {
         let parts = Arc::clone(&self.parts);
         let owner = party_unit(&letter.source_agent).and_then(|unit| parts.places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
         let gateway = owner.unwrap_or_else(|| letter.source_gateway.clone());
@@ -399,10 +399,6 @@ impl Clerk {
     pub(super) fn busy_receipt(&self, letter: Envelope, wait_ms: u64, epoch: u64) {
         let mut receipt = Receipt::plain(letter.message_id.clone(), ReceiptType::Busy, epoch);
         (receipt.retry_after_ms, receipt.retryable) = (wait_ms, true);
-        self.send_receipt(Arc::new(letter), receipt);
-    }
-
-    pub(super) fn receipt(&self, letter: Envelope, receipt: Receipt) {
         self.send_receipt(Arc::new(letter), receipt);
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use clawstead_bus::{Delivery, MailBox, Sealed, Settle};
 use clawstead_cluster::{
     Now,
-    envelope::{Envelope, Kind, Receipt, ReceiptType, letter_of, open},
+    envelope::{Envelope, Kind, Receipt, ReceiptType, Refusal, letter_of, open},
     keys::KeyRing,
     letter::{Act, Event, HandlerEnd, Row, RowInput, RowState, StatusQuery, UNKNOWN_LETTER, busy_level},
     names::party_unit,
@@ -188,6 +188,10 @@ impl Clerk {
                 self.forward(*letter, gateway);
                 self.settle(settle);
             }
+            // What we asked for may be answered: that needs no rule of its own. Everything else was checked before the policy.
+            (Verdict::Refuse { refusal: Refusal::Forbidden { .. }, answer: Some(letter) }, Some(place)) if answers(&letter, asked.as_ref()) => {
+                self.take(place, *letter, asked, settle, now);
+            }
             (Verdict::Refuse { refusal, answer }, _) => {
                 // A receipt for a letter that ended meanwhile is no news.
                 if refusal.code() != "receipt_unknown" {
@@ -196,7 +200,7 @@ impl Clerk {
                 if let Some(letter) = answer {
                     let epoch = party_unit(&letter.target_agent).and_then(|unit| self.parts.keeper.claims.get(&unit)).map_or(0, |fence| fence.epoch);
                     let receipt = Receipt::refused(letter.message_id.clone(), &refusal, epoch);
-                    self.receipt(*letter, receipt);
+                    self.send_receipt(Arc::new(*letter), receipt);
                 }
                 self.settle(settle);
             }
@@ -218,7 +222,7 @@ impl Clerk {
             // The question comes again.
             Err(_) => return,
         };
-        self.receipt(letter, receipt);
+        self.send_receipt(Arc::new(letter), receipt);
     }
 
     fn settle(&self, settle: Settle) {
@@ -296,7 +300,16 @@ impl Clerk {
     }
 
     /// Stores a row with its events; receipts and work follow.
-    fn keep(&mut self, place: Place, mut taken: TakenRow, letter: &Envelope, acts: Vec<Act>, mut ops: Vec<Op>, mut then: Follow, now: Now) {
+    fn keep(&mut self, place: Place, taken: TakenRow, letter: &Envelope, acts: Vec<Act>, mut ops: Vec<Op>, mut then: Follow, now: Now) {
+        let unit = place.0.clone();
+        let (more, follows) = self.fold(place, taken, letter, acts, now);
+        ops.extend(more);
+        then.extend(follows);
+        self.hand_over(Batch { unit, ops }, then);
+    }
+
+    /// A changed row as a part of a batch, and what follows from it.
+    fn fold(&mut self, place: Place, mut taken: TakenRow, letter: &Envelope, acts: Vec<Act>, now: Now) -> (Vec<Op>, Follow) {
         let letter = Arc::new(letter.clone());
         let (mut receipt, mut work) = (None, None);
         let mut events: Vec<Event> = Vec::new();
@@ -308,7 +321,7 @@ impl Clerk {
                 Act::Work => work = Some(Then::Work { unit: place.0.clone(), key: place.1.clone(), letter: Arc::clone(&letter) }),
             }
         }
-        then.extend(events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)));
+        let mut then: Follow = events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)).collect();
         tell(&mut taken.history, events, now.wall);
         then.extend(receipt.map(|receipt| Then::Receipt { letter, receipt }));
         then.extend(work);
@@ -316,20 +329,21 @@ impl Clerk {
         if over {
             taken.letter = None;
         }
+        let mut ops = Vec::new();
         match serde_json::to_string(&taken) {
             Ok(json) => ops.push(Op::Put(Table::Inbox, place.1.clone(), json)),
             Err(err) => tracing::error!(%err, "a row has no JSON form"),
         }
-        let unit = place.0.clone();
         if over {
             self.inbox.remove(&place);
         } else {
             self.inbox.insert(place, taken);
         }
-        self.hand_over(Batch { unit, ops }, then);
+        (ops, then)
     }
 
-    fn begin(&self, unit: Unit, key: String, letter: Arc<Envelope>) {
+    /// Begins the work of a letter; its end comes as a command.
+    pub(super) fn begin(&self, unit: Unit, key: String, letter: Arc<Envelope>) {
         let (handler, commands) = (Arc::clone(&self.parts.handler), self.command_line());
         tokio::spawn(async move {
             let work = tokio::spawn(async move {
@@ -343,10 +357,6 @@ impl Clerk {
             };
             let _ = commands.send(command).await;
         });
-    }
-
-    pub(super) fn begin_work(&mut self, unit: Unit, key: String, letter: Arc<Envelope>) {
-        self.begin(unit, key, letter);
     }
 
     /// R5: the end, and the answer with it.
@@ -364,7 +374,7 @@ impl Clerk {
             None => self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now),
             Some(Ok((unit, envelope))) => {
                 // One batch: nobody may see the letter done and its answer lost.
-                let (ops, then) = self.closed(place, taken, &letter, acts, now);
+                let (ops, then) = self.fold(place, taken, &letter, acts, now);
                 self.enter(unit, envelope, None, ops, then);
             }
             Some(Err(failure)) => {
@@ -372,29 +382,6 @@ impl Clerk {
                 self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now);
             }
         }
-    }
-
-    /// As [`Self::keep`], for a batch that somebody else completes.
-    fn closed(&mut self, place: Place, mut taken: TakenRow, letter: &Envelope, acts: Vec<Act>, now: Now) -> (Vec<Op>, Follow) {
-        let (mut ops, mut then, mut events) = (Vec::new(), Vec::new(), Vec::new());
-        let mut receipt = None;
-        for act in acts {
-            match act {
-                Act::Tell(event) => events.push(event),
-                Act::Receipt(one) => receipt = Some(one),
-                Act::Work => {}
-            }
-        }
-        then.extend(events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)));
-        tell(&mut taken.history, events, now.wall);
-        then.extend(receipt.map(|receipt| Then::Receipt { letter: Arc::new(letter.clone()), receipt }));
-        taken.letter = None;
-        match serde_json::to_string(&taken) {
-            Ok(json) => ops.push(Op::Put(Table::Inbox, place.1.clone(), json)),
-            Err(err) => tracing::error!(%err, "a row has no JSON form"),
-        }
-        self.inbox.remove(&place);
-        (ops, then)
     }
 
     /// R6.
@@ -424,7 +411,7 @@ impl Clerk {
             let Some(letter) = taken.letter.clone() else { continue };
             for act in acts {
                 if let Act::Receipt(receipt) = act {
-                    self.receipt(letter.clone(), receipt);
+                    self.send_receipt(Arc::new(letter.clone()), receipt);
                 }
             }
         }
@@ -481,6 +468,11 @@ impl Clerk {
             }
         });
     }
+}
+
+/// True for the result of a run that we asked this agent for.
+fn answers(letter: &Envelope, asked: Option<&RemoteRun>) -> bool {
+    letter.kind == Kind::Reply && letter.content_type() == RESULT_CONTENT_TYPE && asked.is_some_and(|asked| asked.agent == letter.source_agent)
 }
 
 /// The answer to a request of ours: what became of its run.

@@ -1,0 +1,225 @@
+//! A farm of mailrooms in one process, over the embedded bus.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; a test ends at the first surprise")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use clawstead_bus::{Bus, memory::Memory};
+use clawstead_cluster::{
+    envelope::Envelope,
+    keys::{FarmRoot, GatewayKey, KeyRecord, KeyRing, KeyStatus},
+    letter::{HandlerEnd, Timing},
+    policy::{Policy, starter_policy},
+};
+use clawstead_farm::mailroom::{Handled, Handler, Incoming, Mailroom, Outcome, Parts, Place, Places, Silent};
+use clawstead_state::{
+    MemoryStore, Store,
+    keeper::{Claims, Keeper},
+};
+use clawstead_terms::{Address, AgentId, Envelope as Letter, EnvelopeKind, Failure, Fence, Origin, Part, RunStatus, SessionKey, TurnOptions, Unit};
+use clawstead_world::{Accepted, World};
+
+/// Who lives where; the test moves and kills.
+#[derive(Default)]
+pub struct Map(pub RwLock<BTreeMap<Unit, Place>>);
+
+impl Places for Map {
+    fn of(&self, unit: &Unit) -> Option<Place> {
+        self.0.read().unwrap().get(unit).cloned()
+    }
+}
+
+/// Answers every letter with its own text, and counts.
+#[derive(Default)]
+pub struct Echo {
+    pub handled: Mutex<Vec<String>>,
+    pub panics: AtomicU64,
+    pub hold: tokio::sync::Mutex<()>,
+    /// Letters whose work was done, over restarts: what the ledger of runs is in a gateway.
+    pub ledger: Option<Arc<Mutex<Vec<String>>>>,
+}
+
+#[async_trait]
+impl Handler for Echo {
+    async fn handle(&self, _: &Envelope, incoming: Incoming) -> Handled {
+        let _hold = self.hold.lock().await;
+        if self.panics.load(Ordering::Relaxed) > 0 {
+            self.panics.fetch_sub(1, Ordering::Relaxed);
+            panic!("a handler breaks");
+        }
+        let text = match incoming {
+            Incoming::Letter(letter) => {
+                letter.body.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect::<String>()
+            }
+            Incoming::Call { method, params } => return done(Outcome { value: Some(serde_json::json!({"asked": method, "with": params})), ..ok(None) }),
+            Incoming::Plain => "plain".into(),
+        };
+        if let Some(ledger) = &self.ledger {
+            let mut ledger = ledger.lock().unwrap();
+            if !ledger.contains(&text) {
+                ledger.push(text.clone());
+            }
+        }
+        self.handled.lock().unwrap().push(text.clone());
+        done(ok(Some(format!("echo: {text}"))))
+    }
+
+    async fn knows(&self, _: &Envelope, _: &Incoming) -> bool {
+        false
+    }
+}
+
+pub fn ok(text: Option<String>) -> Outcome {
+    Outcome { status: RunStatus::Ok, text, failure: None, abort_reason: None, value: None }
+}
+
+pub fn done(outcome: Outcome) -> Handled {
+    Handled { end: HandlerEnd::Done, outcome: Some(outcome) }
+}
+
+/// A farm on one machine.
+pub struct Farm {
+    pub root: FarmRoot,
+    pub records: Vec<KeyRecord>,
+    pub keys: BTreeMap<String, GatewayKey>,
+    pub map: Arc<Map>,
+    pub memory: Memory,
+    pub seed: World,
+}
+
+pub struct Node {
+    pub room: Mailroom,
+    pub world: World,
+    pub echo: Arc<Echo>,
+    pub store: Arc<MemoryStore>,
+    pub name: String,
+}
+
+pub fn agent(id: &str) -> Unit {
+    Unit::Agent(AgentId::parse(id).unwrap())
+}
+
+impl Farm {
+    pub fn new(gateways: &[&str]) -> Self {
+        let seed = World::simulated(7);
+        let root = FarmRoot::generate(&*seed.rng);
+        let now = seed.clock.now();
+        let (mut records, mut keys) = (Vec::new(), BTreeMap::new());
+        for gateway in gateways {
+            let key = GatewayKey::generate(gateway, &*seed.rng).unwrap();
+            let approved = root.approve(gateway, &key.public(), now.plus(-1000), now.plus(90 * 86_400_000));
+            records.push(approved.stage(KeyStatus::Active).clone());
+            keys.insert((*gateway).to_owned(), key);
+        }
+        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed }
+    }
+
+    pub async fn raise(&self, gateway: &str, agents: &[&str], store: Arc<MemoryStore>, epoch: u64) -> Node {
+        self.raise_on(gateway, agents, store, epoch, self.memory.bus(gateway)).await
+    }
+
+    pub async fn raise_on(&self, gateway: &str, agents: &[&str], store: Arc<MemoryStore>, epoch: u64, bus: Arc<dyn Bus>) -> Node {
+        self.raise_with(gateway, agents, store, epoch, bus, None).await
+    }
+
+    pub async fn raise_with(
+        &self,
+        gateway: &str,
+        agents: &[&str],
+        store: Arc<MemoryStore>,
+        epoch: u64,
+        bus: Arc<dyn Bus>,
+        ledger: Option<Arc<Mutex<Vec<String>>>>,
+    ) -> Node {
+        let world = World { clock: Arc::clone(&self.seed.clock), ..World::simulated(epoch * 100 + gateway.len() as u64) };
+        let units: Vec<Unit> = agents.iter().map(|id| agent(id)).collect();
+        let keeper = Keeper { store: store.clone(), claims: Arc::new(Claims::default()) };
+        for unit in &units {
+            let fence = Fence { epoch, owner: gateway.to_owned(), incarnation: epoch };
+            store.claim(unit, &fence).await.unwrap();
+            keeper.claims.hold(unit.clone(), fence);
+            self.map.0.write().unwrap().insert(unit.clone(), Place { gateway: gateway.to_owned(), epoch, alive: true });
+        }
+        let mut ring = KeyRing::new(vec![self.root.pin()]).unwrap();
+        assert!(ring.replace(&self.records, 0).is_empty());
+        // The coordination store answers all the time, so what is known of keys stays young.
+        let (ring, began) = (Arc::new(RwLock::new(ring)), tokio::time::Instant::now());
+        let (touched, stop) = (Arc::clone(&ring), world.tasks.stopping());
+        tokio::spawn(async move {
+            while tokio::time::timeout(Duration::from_secs(10), stop.cancelled()).await.is_err() {
+                touched.write().unwrap().touch(began.elapsed().as_millis() as u64);
+            }
+        });
+        let echo = Arc::new(Echo { ledger, ..Echo::default() });
+        let parts = Parts {
+            world: world.clone(),
+            keeper,
+            bus,
+            farm: "octant".into(),
+            gateway: gateway.to_owned(),
+            key: Arc::new(ArcSwap::from_pointee(self.keys[gateway].clone())),
+            ring,
+            policy: Arc::new(ArcSwap::from_pointee(Policy::new(starter_policy(["jerry", "bobby", "billy"])).unwrap())),
+            places: self.map.clone(),
+            handler: echo.clone(),
+            witness: Arc::new(Silent),
+            timing: Timing::LAN,
+            began,
+        };
+        let room = Mailroom::open(parts, &units).await.unwrap();
+        Node { room, world, echo, store, name: gateway.to_owned() }
+    }
+}
+
+impl Node {
+    /// The process ends between two steps; what is not in the store is gone.
+    pub async fn die(self) -> Arc<MemoryStore> {
+        self.world.tasks.stop(Duration::from_secs(5)).await;
+        self.store
+    }
+
+    pub fn handled(&self) -> Vec<String> {
+        self.echo.handled.lock().unwrap().clone()
+    }
+
+    pub async fn send(&self, to: &str, run: &str, text: &str) -> Result<Accepted, Failure> {
+        self.room.send(letter(&self.world, "jerry", to, run, text)).await
+    }
+
+    pub async fn answer(&self, run: &str) -> Outcome {
+        let row = self.room.wait(&run.into(), Duration::from_secs(600)).await.unwrap().unwrap_or_else(|| panic!("{}: {run} never ended", self.name));
+        row.outcome.unwrap()
+    }
+}
+
+pub fn letter(world: &World, from: &str, to: &str, run: &str, text: &str) -> Letter {
+    let now = world.clock.now();
+    let (from, to) = (AgentId::parse(from).unwrap(), AgentId::parse(to).unwrap());
+    Letter {
+        id: world.rng.uuid_v7(now).into(),
+        run_id: run.into(),
+        kind: EnvelopeKind::Request,
+        from: Origin::Agent { session: SessionKey::main(&from), agent: from.clone() },
+        to: Address { session: SessionKey::main(&to), agent: to },
+        reply_to: None,
+        cause: None,
+        body: vec![Part::text(text)],
+        options: TurnOptions::default(),
+        path: vec![from],
+        at: now,
+        expires: None,
+        traceparent: None,
+    }
+}
+
+pub fn store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new())
+}
