@@ -4,6 +4,7 @@
 //! config; what concerns life (who is there, letters) asks the running gateway.
 
 pub mod check;
+mod demo;
 mod enroll;
 mod facts;
 mod init;
@@ -54,6 +55,8 @@ enum Verb {
     Rotate(rotate::Args),
     /// Who may ask what of whom
     Policy(policy::Args),
+    /// Show a farm on this machine: letters, the death of a gateway, its return
+    Demo(demo::Args),
     /// The farm in one screen
     Status(status::Args),
     /// Gateways
@@ -83,6 +86,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Revoke(args) => keys::revoke(&args, cx),
         Verb::Rotate(args) => rotate::run(&args, cx),
         Verb::Policy(args) => policy::run(args, cx),
+        Verb::Demo(args) => demo::run(&args, cx),
         Verb::Status(args) => status::status(&args, cx),
         Verb::Gateways(args) => status::gateways(&args, cx),
         Verb::Agents(args) => status::agents(&args, cx),
