@@ -224,7 +224,7 @@ impl Run<'_> {
         if !folder.join("package.json").exists() {
             return Ok(());
         }
-        let steps = ["check", "test", "check-fresh", "e2e-gateway"];
+        let steps = ["check", "test", "check-fresh", "e2e-gateway", "e2e-farm"];
         let Some(npm) = which("npm") else {
             return self.skip_web(&steps, "npm", "not installed");
         };
@@ -238,7 +238,7 @@ impl Run<'_> {
             return self.skip_web(&steps, "npm packages", "npm ci failed");
         }
         for step in steps {
-            if step == "e2e-gateway" && !self.variables.contains_key("CLAWSTEAD_CHROMIUM") {
+            if step.starts_with("e2e-") && !self.variables.contains_key("CLAWSTEAD_CHROMIUM") {
                 self.skip_web(&[step], "chromium", "not installed")?;
                 continue;
             }

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use clawstead_harness::{
+    PATIENCE,
     client::{Client, Turn},
     free_port,
     gateway::{Gateway, Setup, config},
     mock::{MockModel, Options},
+    until,
 };
 use serde_json::{Value, json};
 
@@ -78,7 +80,9 @@ async fn agents_write_to_each_other_and_start_sub_agents() {
 async fn the_prompt_has_the_workspace_files_and_allowed_tools_only() {
     let (gateway, model, mut client) = start(json!({"deny": ["exec"]})).await;
     let workspace = gateway.state().join("workspace-main");
-    std::fs::create_dir_all(&workspace).unwrap();
+    // The gateway makes the missing files in the background; what is there it leaves alone.
+    let last = workspace.join("HEARTBEAT.md");
+    assert!(until(PATIENCE, async || last.exists().then_some(())).await.is_some(), "no workspace was made");
     std::fs::write(workspace.join("SOUL.md"), "You are fond of herons.").unwrap();
     client.turn("agent:main:fresh", "hello msg-000020", "fresh").await.unwrap();
     let entry = model.seen().into_iter().find(|entry| entry.mark.as_deref() == Some("msg-000020")).unwrap();
