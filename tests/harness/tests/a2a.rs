@@ -1,7 +1,10 @@
 //! A2A against a real gateway: the SDK for Python (PyPI `a2a-sdk`) calls its agents, and an agent calls the agents of
 //! another gateway. What needs the SDK wants `CLAWSTEAD_A2A_PYTHON`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clawstead_harness::{
     PATIENCE,
@@ -28,7 +31,7 @@ fn python(suite: &str) -> Option<PathBuf> {
 }
 
 /// Does steps with the SDK; one result each.
-async fn call(python: &PathBuf, port: u16, token: &str, steps: &[Value]) -> Vec<Value> {
+async fn call(python: &Path, port: u16, token: &str, steps: &[Value]) -> Vec<Value> {
     let script: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "peers", "a2a_caller.py"].iter().collect();
     let mut command = Command::new(python);
     command.arg(script).args([format!("http://127.0.0.1:{port}"), token.to_owned(), json!(steps).to_string()]).kill_on_drop(true);

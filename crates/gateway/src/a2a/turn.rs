@@ -123,9 +123,10 @@ impl Going {
                 return TurnEvent::Failed(row.failure.map_or_else(|| unknown.to_owned(), |failure| failure.message));
             }
         }
+        let desk = Arc::clone(self.house.desk());
         let text = match (self.heard.take(), &row.text) {
             (Some(text), _) => text,
-            (None, Some(text)) if text.len() >= LEDGER_TEXT_BYTES => whole_text(self.house.desk().clone(), &row).await.unwrap_or_else(|| text.clone()),
+            (None, Some(text)) if text.len() >= LEDGER_TEXT_BYTES => whole_text(&desk, &row).await.unwrap_or_else(|| text.clone()),
             (None, text) => text.clone().unwrap_or_default(),
         };
         if !row.silent && !text.is_empty() {
@@ -140,7 +141,7 @@ impl Going {
 }
 
 /// The answer of a run as its transcript has it.
-async fn whole_text(desk: Arc<Desk>, row: &RunRow) -> Option<String> {
+async fn whole_text(desk: &Desk, row: &RunRow) -> Option<String> {
     let page = desk.lanes().history(&row.session, HistoryPage::Newest { limit: HISTORY_MAX, skip: 0 }).await.ok()?;
     let last = page.items.iter().rev().find(|item| item.message.role == Role::Assistant && item.message.run_id.as_ref() == Some(&row.run_id))?;
     Some(last.message.plain_text()).filter(|text| !text.is_empty())
