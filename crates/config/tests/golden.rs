@@ -361,6 +361,28 @@ fn a_farm_is_read_with_its_defaults() {
 }
 
 #[test]
+fn the_hub_is_off_until_enabled_and_takes_the_memory_there_is() {
+    let text = r#"{ farm: { hub: { peers: [
+        { name: "laptop", token: "${HUB_TOKEN}" }, { name: "ops", token: { source: "env", provider: "default", id: "GONE" }, scopes: ["operator"] },
+    ] } } }"#;
+    let (c, _) = load(text, &[("HUB_TOKEN", "0123456789abcdef01234567")]);
+    let farm = c.farm.as_ref().unwrap();
+    assert!(!farm.hub.enabled && !farm.has_others());
+    assert_eq!(farm.hub.peers[0].token.as_ref().map(|token| token.expose()), Some("0123456789abcdef01234567"));
+    assert_eq!((&farm.hub.peers[1].token, farm.hub.peers[1].scopes.as_deref()), (&None, Some(&["operator".to_owned()][..])));
+    assert!(!format!("{farm:?}").contains("0123456789abcdef"));
+    for (coord, bus, settled) in [
+        (CoordKind::Consul, BusKind::Redis, HubMemory::Coord),
+        (CoordKind::Postgres, BusKind::Nats, HubMemory::Coord),
+        (CoordKind::Embedded, BusKind::Redis, HubMemory::Redis),
+        (CoordKind::Embedded, BusKind::Embedded, HubMemory::Local),
+    ] {
+        assert_eq!(HubMemory::Auto.settled(coord, bus), settled);
+    }
+    assert_eq!(HubMemory::Local.settled(CoordKind::Consul, BusKind::Redis), HubMemory::Local);
+}
+
+#[test]
 fn a_farm_says_what_cannot_be() {
     let wrong = |farm: &str| -> Vec<String> {
         let made = snapshot(&format!("{{ farm: {farm} }}"), &[]);
@@ -385,6 +407,12 @@ fn a_farm_says_what_cannot_be() {
         (r#"{ policy: [{ to: { agent: "a" }, effect: "allow" }] }"#, "farm.policy", "needs from"),
         (r#"{ acceptUnsigned: [""] }"#, "farm.acceptUnsigned", "below openclaw/agents/"),
         (r#"{ roots: ["abc"] }"#, "farm.roots", "32 bytes"),
+        (r#"{ hub: { peers: [{ name: "a b", token: "0123456789abcdef01234567" }] } }"#, "farm.hub.peers", "needs a name"),
+        (r#"{ hub: { peers: [{ name: "laptop", token: "short" }] } }"#, "farm.hub.peers", "24 bytes"),
+        (r#"{ hub: { peers: [{ name: "laptop" }] } }"#, "farm.hub.peers", "token of its own"),
+        (r#"{ hub: { peers: [{ name: "l", token: "0123456789abcdef01234567", scopes: ["root"] }] } }"#, "farm.hub.peers", "no scope"),
+        (r#"{ hub: { enabled: true, memory: "coord" } }"#, "farm.hub.memory", "needs farm.coord.kind"),
+        (r#"{ hub: { enabled: true, memory: "redis" } }"#, "farm.hub.memory", "needs farm.bus.kind"),
         (r#"{ home: { bobby: ["gw-1", "gw-1"] } }"#, "farm.home", "twice"),
         (r#"{ lease: "slow" }"#, "farm.lease", "Invalid input"),
         (r#"[]"#, "farm", "expected object"),

@@ -11,7 +11,7 @@ use std::{
 
 use clawstead_harness::{
     PATIENCE,
-    engines::skipped,
+    engines::{our_binary, skipped},
     free_port,
     gateway::{Gateway, Setup, config},
     http,
@@ -116,6 +116,8 @@ async fn programs_join_talk_and_share_and_a_kill_loses_nothing() {
     play(&python, port, "refused", Value::Null).await;
     play(&python, port, "first", Value::Null).await;
     assert_eq!(asked(&model, "msg-000001"), 1, "the letter and its repeat are one turn");
+    let bridge = json!({"command": [our_binary().unwrap(), "mcp", "serve", "--peer", "laptop"], "env": {"HOME": home.path(), "NO_COLOR": "1"}});
+    play(&python, port, "stdio", bridge).await;
     let slow = play(&python, port, "slow", Value::Null).await;
     drop(gateway.kill().await);
 

@@ -23,7 +23,6 @@ pub const KNOWN: &[(&str, &str)] = &[
     ("fleet", "Use one profile for each gateway: openclaw --profile <name>."),
     ("googlemeet", "Meetings are not part of this program."),
     ("hooks", "Internal hooks are not part of this version; use openclaw cron and skills."),
-    ("mcp", "MCP servers are set in the config: openclaw config get mcp.servers."),
     ("memory", "Agents search MEMORY.md and memory/ with their tools; there is no separate index to manage."),
     ("migrate", "Configs and files of older releases are read as they are; openclaw doctor says what remains."),
     ("node", "Running a headless node is not part of this version; openclaw nodes lists the ones that connect."),

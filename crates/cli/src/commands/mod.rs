@@ -17,6 +17,7 @@ pub mod farm;
 pub mod gateway;
 pub mod health;
 pub mod logs;
+pub mod mcp;
 pub mod message;
 pub mod models;
 pub mod nodes;
@@ -110,6 +111,8 @@ enum Command {
     Nodes(nodes::Args),
     /// Several gateways that act as one
     Farm(farm::Args),
+    /// Let MCP clients join the gateway's hub
+    Mcp(mcp::Args),
     /// Open the dashboard in a browser
     Dashboard(dashboard::Args),
     /// Chat in the terminal
@@ -159,6 +162,7 @@ pub fn run(cli: Cli, cx: &Cx) -> Outcome {
         Command::System(args) => system::run(args, cx),
         Command::Nodes(args) => nodes::run(args, cx),
         Command::Farm(args) => farm::run(args, cx),
+        Command::Mcp(args) => mcp::run(args, cx),
         Command::Dashboard(args) => dashboard::run(&args, cx),
         Command::Tui(args) => tui::run(args, cx),
         Command::Skills(args) => skills::run(args, cx),

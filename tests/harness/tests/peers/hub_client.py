@@ -9,7 +9,7 @@ import sys
 import time
 
 from fastmcp import Client
-from fastmcp.client.transports import StreamableHttpTransport
+from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 
 GIVEN = json.loads(sys.argv[1])
 
@@ -136,5 +136,16 @@ async def refused():
         raise AssertionError("served without a token")
 
 
-asyncio.run({"first": first, "second": second, "slow": slow, "refused": refused}[GIVEN["scenario"]]())
+async def stdio():
+    """The same hub through `openclaw mcp serve`, as every version of the protocol does it."""
+    command, *words = GIVEN["command"]
+    for mode in ["auto", "legacy", "2026-07-28"]:
+        async with Client(StdioTransport(command, words, env=GIVEN["env"], keep_alive=False), mode=mode) as client:
+            assert "check_inbox" in {tool.name for tool in await client.list_tools()}
+            agents = {agent["agent_id"]: agent for agent in (await good(client, "agent_discover"))["agents"]}
+            assert agents["mac"]["yours"] and not agents["pocket"]["yours"], agents
+            await bad(client, "FORBIDDEN", "pocket", "check_inbox", agent_id="pocket")
+
+
+asyncio.run({"first": first, "second": second, "slow": slow, "stdio": stdio, "refused": refused}[GIVEN["scenario"]]())
 print("ok")
