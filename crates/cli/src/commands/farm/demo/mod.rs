@@ -66,9 +66,9 @@ pub struct Args {
 pub fn run(args: &Args, cx: &Cx) -> Outcome {
     let engines = Engines::find(args)?;
     cx.block_on(async {
-        let secret = hex::encode(new_secret());
+        let (secret, words) = (hex::encode(new_secret()), hex::encode(new_secret()));
         let mut play = Play { stage: Stage::new(&secret)?, agents: AGENTS[..usize::from(args.gateways)].to_vec(), began: Instant::now(), args };
-        play.act(&engines, &secret[32..40], &secret[40..48]).await
+        play.act(&engines, &words[..8], &words[8..16]).await
     })?;
     Ok(0)
 }
@@ -309,7 +309,7 @@ impl Play<'_> {
                 watched.id.get_or_insert_with(|| id.to_owned());
             }
             if state.state == "queued" && tries > 0 {
-                word = format!("{word}, sent {tries} times without an answer");
+                word = format!("{word}, no answer to attempt {tries} yet");
             }
             watched.seen.insert(id.to_owned(), state.clone());
             let short: String = id.chars().rev().take(6).collect::<Vec<_>>().into_iter().rev().collect();
