@@ -6,28 +6,26 @@ use std::{
     time::Duration,
 };
 
-use clawstead_bus::{Delivery, MailBox, Published, Sealed, Settle};
+use clawstead_bus::{Delivery, MailBox, Settle};
 use clawstead_cluster::{
     Now,
-    envelope::{Envelope, Hop, Kind, MailState, Outbound, Priority, Receipt, ReceiptType, TTL_DEFAULT_MS, TTL_MAX_MS, receipt_for, seal_letter},
-    letter::{Action, Change, Cx, Desk, Event, Outgoing, Owner, Pace, Posting, Replay, replay, status_query},
+    envelope::{Envelope, MailState, Receipt},
+    letter::{Action, Change, Cx, Desk, Event, Outgoing, Owner, Pace, Posting},
     names::{party_unit, unit_party},
     policy::Limiter,
 };
 use clawstead_state::{Batch, Op, Scan, Table, TxError, keeper::sort};
-use clawstead_terms::{Envelope as Letter, Failure, FailureCode, Origin, Unit};
+use clawstead_terms::{Envelope as Letter, Failure, FailureCode, Unit};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CALL_CONTENT_TYPE, DeadRow, Handled, Head, Outcome, Parts, READ_CAPABILITY, REPLY_CAPABILITY, RESULT_CONTENT_TYPE, RemoteRun, SentRow, Waiting,
-    envelope_of,
+    DeadRow, Handled, Head, Outcome, Parts, RemoteRun, SentRow, Waiting, envelope_of,
     inbox::Inbox,
     lock,
-    rows::{self, asked_key, env_key, is_open, out_key, run_key, tell},
-    untravelled,
+    rows::{self, env_key, is_open, out_key, run_key, tell},
     writer::{Job, Written, write},
 };
 
@@ -111,9 +109,9 @@ struct Live {
 
 pub(super) struct Clerk {
     pub(super) parts: Arc<Parts>,
-    commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
     waiting: Arc<Mutex<Waiting>>,
-    desk: Desk,
+    pub(super) desk: Desk,
     live: BTreeMap<String, Live>,
     pub(super) inbox: Inbox,
     pub(super) limiter: Limiter,
@@ -249,11 +247,11 @@ impl Clerk {
         }
     }
 
-    fn epoch(&self, unit: &Unit) -> Option<u64> {
+    pub(super) fn epoch(&self, unit: &Unit) -> Option<u64> {
         self.parts.keeper.claims.get(unit).map(|fence| fence.epoch)
     }
 
-    fn target_gateway(&self, unit: &Unit) -> Option<String> {
+    pub(super) fn target_gateway(&self, unit: &Unit) -> Option<String> {
         self.parts.places.of(unit).map(|place| place.gateway)
     }
 
@@ -322,133 +320,6 @@ impl Clerk {
                 }
             }
         }
-    }
-
-    fn publish(&self, envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64) {
-        let (parts, commands) = (Arc::clone(&self.parts), self.commands.clone());
-        tokio::spawn(async move {
-            let id = envelope.message_id.clone();
-            let hop = Hop {
-                state,
-                retry_count: attempt,
-                hops: vec![parts.gateway.clone()],
-                sender_gateway: parts.gateway.clone(),
-                sender_epoch: epoch,
-                target_gateway: gateway,
-                ..Hop::default()
-            };
-            let to = MailBox::Unit(envelope.target_agent.clone());
-            let bytes = Envelope::clone(&envelope).with_hop(hop, &parts.key.load()).and_then(|letter| letter.to_bytes());
-            let after_ms = match bytes {
-                Err(refusal) => {
-                    tracing::error!(message = id, err = %refusal, "a letter cannot be signed");
-                    None
-                }
-                Ok(bytes) => match parts.bus.publish(&to, &Sealed { message_id: id.clone(), attempt, bytes: bytes.into() }).await {
-                    Ok(Published::Accepted | Published::Duplicate) => return,
-                    Ok(Published::Busy(wait)) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-                    Err(err) => {
-                        tracing::debug!(message = id, %err, "a letter was not carried");
-                        None
-                    }
-                },
-            };
-            let _ = commands.send(Command::NotCarried { id, after_ms }).await;
-        });
-    }
-
-    /// Asks the owner of the target where a letter stands. A lost question is asked again.
-    fn ask_status(&self, envelope: Arc<Envelope>, gateway: Option<String>, epoch: u64) {
-        let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move {
-            let now = parts.world.clock.now();
-            let id = parts.world.rng.uuid_v7(now);
-            let to = MailBox::Unit(envelope.target_agent.clone());
-            let sealed = status_query(&envelope, id.clone(), now, epoch, gateway, &parts.key.load()).and_then(|question| question.to_bytes());
-            match sealed {
-                Ok(bytes) => {
-                    if let Err(err) = parts.bus.publish(&to, &Sealed { message_id: id, attempt: 0, bytes: bytes.into() }).await {
-                        tracing::debug!(%err, "a question was not carried");
-                    }
-                }
-                Err(refusal) => tracing::error!(err = %refusal, "a question cannot be signed"),
-            }
-        });
-    }
-
-    /// Tells the sender of a letter where it stands. Lost receipts are made good by its next attempt.
-    pub(super) fn send_receipt(&self, letter: Arc<Envelope>, receipt: Receipt) {
-        let parts = Arc::clone(&self.parts);
-        let owner = party_unit(&letter.source_agent).and_then(|unit| parts.places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
-        let gateway = owner.unwrap_or_else(|| letter.source_gateway.clone());
-        tokio::spawn(async move {
-            let now = parts.world.clock.now();
-            let id = parts.world.rng.uuid_v7(now);
-            let sealed = receipt_for(&letter, &receipt, id.clone(), now, &parts.key.load(), Some(gateway.clone())).and_then(|receipt| receipt.to_bytes());
-            match sealed {
-                Ok(bytes) => {
-                    if let Err(err) = parts.bus.publish(&MailBox::Gateway(gateway), &Sealed { message_id: id, attempt: 0, bytes: bytes.into() }).await {
-                        tracing::debug!(%err, "a receipt was not carried; the letter comes again");
-                    }
-                }
-                Err(refusal) => tracing::error!(err = %refusal, "a receipt cannot be signed"),
-            }
-        });
-    }
-
-    pub(super) fn busy_receipt(&self, letter: Envelope, wait_ms: u64, epoch: u64) {
-        let mut receipt = Receipt::plain(letter.message_id.clone(), ReceiptType::Busy, epoch);
-        (receipt.retry_after_ms, receipt.retryable) = (wait_ms, true);
-        self.send_receipt(Arc::new(letter), receipt);
-    }
-
-    pub(super) fn command_line(&self) -> mpsc::Sender<Command> {
-        self.commands.clone()
-    }
-
-    /// Writes a letter down, with its first attempt where its lane is free.
-    async fn post(&mut self, post: Post, reply: oneshot::Sender<Result<Posted, Failure>>) {
-        let sealed = match post {
-            Post::Letter(letter) => self.seal(&letter),
-            Post::Question(question) => self.ask(&question),
-        };
-        let (unit, envelope, run) = match sealed {
-            Ok(sealed) => sealed,
-            Err(failure) => return drop(reply.send(Err(failure))),
-        };
-        let key = asked_key(&run, &envelope.target_agent);
-        match self.parts.keeper.get::<String>(&unit, Table::Meta, &key).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return drop(reply.send(Ok(Posted::Known))),
-            Err(failure) => return drop(reply.send(Err(failure))),
-        }
-        if let Err(full) = self.desk.room_for(&envelope.source_agent) {
-            return drop(reply.send(Err(Failure::busy(full.to_string(), 1_000))));
-        }
-        let size = envelope.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
-        let caps = self.parts.bus.caps();
-        if size > caps.inline_max {
-            let text = format!(
-                "the letter has {size} bytes; {} carries {} at most: send a file's place instead of its content",
-                self.parts.bus.engine(),
-                caps.inline_max
-            );
-            return drop(reply.send(Err(Failure::invalid(text))));
-        }
-        let remote = RemoteRun {
-            run_id: run.clone(),
-            message_id: envelope.message_id.clone(),
-            agent: envelope.target_agent.clone(),
-            session: envelope.session_key.clone(),
-            at: envelope.created_at,
-            ended_at: None,
-            outcome: None,
-        };
-        let (Ok(json), Ok(index)) = (serde_json::to_string(&remote), serde_json::to_string(&remote.message_id)) else {
-            return drop(reply.send(Err(Failure::internal("a run has no JSON form"))));
-        };
-        let ops = vec![Op::Insert(Table::Meta, key, index), Op::Put(Table::Meta, run_key(&remote.message_id), json)];
-        self.enter(unit, envelope, Some(run), ops, vec![Then::Posted(reply)]);
     }
 
     /// Stores a new letter together with `ops`.
@@ -556,130 +427,6 @@ impl Clerk {
         self.desk.target_of(message_id).map(str::to_owned)
     }
 
-    fn seal(&self, letter: &Letter) -> Result<(Unit, Envelope, String), Failure> {
-        let unit = match &letter.from {
-            Origin::Agent { agent, .. } => Unit::Agent(agent.clone()),
-            Origin::Channel { channel, account, .. } => Unit::Account(channel.clone(), account.clone()),
-            _ => return Err(untravelled(&clawstead_cluster::envelope::LetterError::Origin("a client"))),
-        };
-        let epoch = self.epoch(&unit).ok_or_else(|| Failure::new(FailureCode::Fenced, format!("{unit} is not held by this gateway")))?;
-        let target = self.target_gateway(&Unit::Agent(letter.to.agent.clone()));
-        let out = Outbound {
-            farm_id: &self.parts.farm,
-            source: &unit,
-            epoch,
-            target_gateway: target.as_deref(),
-            correlation_id: None,
-            ttl_default_ms: TTL_DEFAULT_MS,
-            priority: Priority::Normal,
-        };
-        let envelope = seal_letter(letter, &out, &self.parts.key.load()).map_err(|err| untravelled(&err))?;
-        Ok((unit, envelope, letter.run_id.as_str().to_owned()))
-    }
-
-    fn ask(&self, question: &Question) -> Result<(Unit, Envelope, String), Failure> {
-        let id = self.parts.world.rng.uuid_v7(self.parts.world.clock.now());
-        let made = Made {
-            id,
-            kind: Kind::Request,
-            from: &question.from,
-            to: &question.to,
-            capability: READ_CAPABILITY,
-            content_type: CALL_CONTENT_TYPE,
-            body: question.body.clone(),
-            idempotency_key: question.run.clone(),
-            cause: None,
-            ttl_ms: question.ttl_ms,
-            priority: Priority::High,
-            traceparent: None,
-        };
-        Ok((question.from.clone(), self.compose(made)?, question.run.clone()))
-    }
-
-    /// What became of a request, as a letter to whoever asked.
-    pub(super) fn result_of(&self, letter: &Envelope, outcome: &Outcome) -> Result<(Unit, Envelope), Failure> {
-        let to = party_unit(&letter.source_agent).ok_or_else(|| Failure::internal("the asker has no box"))?;
-        let from = party_unit(&letter.target_agent).ok_or_else(|| Failure::internal("the target has no box"))?;
-        let made = Made {
-            id: self.parts.world.rng.uuid_v7(self.parts.world.clock.now()),
-            kind: Kind::Reply,
-            from: &from,
-            to: &to,
-            capability: REPLY_CAPABILITY,
-            content_type: RESULT_CONTENT_TYPE,
-            body: serde_json::to_value(outcome).map_err(|err| Failure::internal(err.to_string()))?,
-            idempotency_key: format!("result/{}", letter.message_id),
-            cause: Some(letter.message_id.clone()),
-            ttl_ms: TTL_MAX_MS,
-            priority: letter.priority(),
-            traceparent: letter.traceparent.clone(),
-        };
-        Ok((from.clone(), self.compose(made)?))
-    }
-
-    fn compose(&self, made: Made<'_>) -> Result<Envelope, Failure> {
-        let epoch = self.epoch(made.from).ok_or_else(|| Failure::new(FailureCode::Fenced, format!("{} is not held by this gateway", made.from)))?;
-        let party = |unit: &Unit| unit_party(unit).ok_or_else(|| Failure::internal("the gateway itself writes no letters"));
-        let mut envelope = Envelope {
-            schema_version: String::new(),
-            farm_id: self.parts.farm.clone(),
-            correlation_id: made.cause.clone().unwrap_or_else(|| made.id.clone()),
-            causation_id: made.cause,
-            idempotency_key: Some(made.idempotency_key),
-            message_id: made.id,
-            kind: made.kind,
-            source_gateway: self.parts.gateway.clone(),
-            source_agent: party(made.from)?,
-            source_epoch: epoch,
-            target_agent: party(made.to)?,
-            capability: made.capability.into(),
-            created_at: self.parts.world.clock.now(),
-            ttl: Some(made.ttl_ms.clamp(1, TTL_MAX_MS)),
-            max_hops: None,
-            no_rebroadcast: (made.kind == Kind::Reply).then_some(true),
-            priority: Some(made.priority),
-            session_key: None,
-            reply_to: None,
-            content_type: Some(made.content_type.into()),
-            body: Some(made.body),
-            body_ref: None,
-            traceparent: made.traceparent,
-            hop: Hop {
-                hops: vec![self.parts.gateway.clone()],
-                sender_gateway: self.parts.gateway.clone(),
-                sender_epoch: epoch,
-                target_gateway: self.target_gateway(made.to),
-                ..Hop::default()
-            },
-            sig: None,
-            hop_sig: None,
-            extra: serde_json::Map::default(),
-        };
-        envelope.sign(&self.parts.key.load()).map_err(|refusal| Failure::invalid(refusal.to_string()))?;
-        Ok(envelope)
-    }
-
-    fn replay(&mut self, unit: Unit, dead: DeadRow, reply: oneshot::Sender<Result<String, Failure>>) {
-        let now = self.parts.now().wall;
-        let id = self.parts.world.rng.uuid_v7(now);
-        let Some(epoch) = self.epoch(&unit) else {
-            return drop(reply.send(Err(Failure::new(FailureCode::Fenced, format!("{unit} is not held by this gateway")))));
-        };
-        let target = party_unit(&dead.letter.target_agent).and_then(|unit| self.target_gateway(&unit));
-        let made = replay(&dead.letter, Replay { message_id: id.clone(), at: now, epoch, target_gateway: target.as_deref() }, &self.parts.key.load());
-        let envelope = match made {
-            Ok(envelope) => envelope,
-            Err(refusal) => return drop(reply.send(Err(Failure::invalid(refusal.to_string())))),
-        };
-        let mut marked = dead;
-        marked.replayed_as = Some(id.clone());
-        tell(&mut marked.history, [Event::Replayed], now);
-        let told = Then::Tell(Box::new(marked.head.clone()), Event::Replayed);
-        let Ok(json) = serde_json::to_string(&marked) else { return drop(reply.send(Err(Failure::internal("a dead letter has no JSON form")))) };
-        let ops = vec![Op::Put(Table::DeadLetters, marked.head.message_id.clone(), json)];
-        self.enter(unit, envelope, None, ops, vec![told, Then::Replayed(reply, id)]);
-    }
-
     /// Reads what is unfinished in a unit and takes its box.
     pub(super) async fn take_over(&mut self, unit: &Unit) -> Result<(), Failure> {
         let Some(party) = unit_party(unit) else { return Ok(()) };
@@ -768,21 +515,6 @@ impl Clerk {
             }
         });
     }
-}
-
-struct Made<'a> {
-    id: String,
-    kind: Kind,
-    from: &'a Unit,
-    to: &'a Unit,
-    capability: &'static str,
-    content_type: &'static str,
-    body: Value,
-    idempotency_key: String,
-    cause: Option<String>,
-    ttl_ms: u64,
-    priority: Priority,
-    traceparent: Option<String>,
 }
 
 fn ended_run(sent: &SentRow, run: String, outcome: Outcome, now: clawstead_terms::Millis) -> RemoteRun {

@@ -5,11 +5,13 @@
 //! after the rows that say so are durable. So a crash at any point loses only attempts, receipts and questions, which are
 //! made again, and never a letter or the knowledge that it was handled.
 
+mod carrying;
 mod clerk;
 mod inbox;
 mod rows;
 mod seams;
 mod writer;
+mod writing;
 
 use std::{
     collections::HashMap,
