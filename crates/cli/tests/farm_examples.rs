@@ -146,8 +146,15 @@ fn all_acked(node: &Node) {
     });
 }
 
+/// One test at a time: each starts several programs on ports that were free a moment before.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[test]
 fn option_1_is_one_gateway_whose_agents_ask_each_other() {
+    let _alone = alone();
     let mut node = Node::new("option-1/openclaw.json", &[]);
     node.ok(&["config", "validate"]);
     node.start();
@@ -159,6 +166,7 @@ fn option_1_is_one_gateway_whose_agents_ask_each_other() {
 
 #[test]
 fn option_2_is_a_gateway_for_each_node() {
+    let _alone = alone();
     let Some(consul) = Consul::start("examples of the farm, option 2") else { return };
     let mut jerry = Node::new("option-2/openclaw.json", &[("NODE", "jerry"), ("CONSUL_HTTP_ADDR", &consul.url())]);
     let mut bobby = Node::new("option-2/openclaw.json", &[("NODE", "bobby"), ("CONSUL_HTTP_ADDR", &consul.url())]);
@@ -193,6 +201,7 @@ fn option_2_is_a_gateway_for_each_node() {
 
 #[test]
 fn option_3_is_a_homelab_and_a_laptop_that_nobody_can_call() {
+    let _alone = alone();
     let Some(consul) = Consul::start("examples of the farm, option 3") else { return };
     let coord = consul.url();
     let mut homelab = Node::new("option-3/homelab/openclaw.json", &[("CONSUL_HTTP_ADDR", &coord)]);
@@ -243,6 +252,7 @@ fn left_behind(home: &Home) -> Vec<String> {
 
 #[test]
 fn the_demo_shows_a_letter_that_outlives_a_gateway_and_leaves_nothing() {
+    let _alone = alone();
     if !has_consul("farm demo") {
         return;
     }
@@ -264,6 +274,7 @@ fn the_demo_shows_a_letter_that_outlives_a_gateway_and_leaves_nothing() {
 
 #[test]
 fn ctrl_c_ends_everything_the_demo_started() {
+    let _alone = alone();
     if !has_consul("farm demo, Ctrl-C") {
         return;
     }
@@ -283,6 +294,7 @@ fn ctrl_c_ends_everything_the_demo_started() {
 
 #[test]
 fn without_consul_the_demo_says_what_it_needs() {
+    let _alone = alone();
     let home = Home::new();
     let ran = home.command(&["farm", "demo"]).env("PATH", home.dir.path()).env("TMPDIR", home.dir.path()).output().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
