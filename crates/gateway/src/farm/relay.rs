@@ -37,6 +37,9 @@ const CALL_MS: u64 = 10 * 60_000;
 const LISTEN_MS: u64 = 30 * 60_000;
 /// Sessions elsewhere whose events are heard at once.
 const HEARD_MAX: usize = 512;
+/// Scopes that a peer can lend its clients here: they read and write. Whoever administers a gateway, pairs devices or
+/// decides approvals asks that gateway itself, so that a stolen gateway key rules one gateway only.
+const SCOPES_LENT: [&str; 2] = ["operator.read", "operator.write"];
 /// Methods that are about this gateway even when they name an agent elsewhere.
 const OWN: [&str; 3] = ["agent.wait", "farm.letters", "farm.dlq.list"];
 
@@ -173,11 +176,15 @@ impl Relay for Desk {
 }
 
 impl Desk {
-    /// A call of a client there. The peer let the client in and says with which scopes; peers are gateways whose keys the
-    /// farm's root vouches for.
+    /// A call of a client there. The peer let the client in and says with which scopes, of which [`SCOPES_LENT`] count here;
+    /// peers are gateways whose keys the farm's root vouches for.
     async fn client_call(&self, peer: &str, call: &Call, events: EventSink) -> Result<Value, Failure> {
         let method = call.params.get("method").and_then(Value::as_str).unwrap_or_default();
         let params = call.params.get("params").cloned().unwrap_or(Value::Null);
+        // Nothing but what is about an agent is asked over a link; whether it is here, the method says.
+        if agent_named(&params).is_none() {
+            return Err(Failure::new(FailureCode::Forbidden, format!("{method} names no agent; ask this gateway itself")));
+        }
         let (first, mut firsts) = tokio::sync::mpsc::unbounded_channel();
         let cx = Cx::relayed(caller_of(peer, &call.caller), first);
         let (router, now) = (Arc::clone(&self.router), self.world.clock.now().0);
@@ -246,7 +253,13 @@ impl Drop for Leave {
 
 fn caller_of(peer: &str, said: &Value) -> Caller {
     let text = |name: &str| said.get(name).and_then(Value::as_str).map(str::to_owned);
-    let scopes = said.get("scopes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let scopes = said.get("scopes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let scopes = scopes.filter(|scope| SCOPES_LENT.contains(scope) || *scope == "operator.admin").flat_map(|scope| match scope {
+        // Who may do everything may read and write.
+        "operator.admin" => SCOPES_LENT.to_vec(),
+        one => vec![one],
+    });
+    let scopes = scopes.map(str::to_owned).collect();
     Caller {
         conn_id: format!("peer:{peer}:{}", text("connId").unwrap_or_default()),
         role: Role::Operator,
