@@ -48,7 +48,8 @@ pub struct EnrollArgs {
     #[arg(long, value_name = "TEXT")]
     invitation: Option<String>,
     /// Root of the farm, as `farm init` printed it; two while it changes
-    #[arg(long, value_name = "ROOT")]
+    // A key as base64url may begin with a dash.
+    #[arg(long, value_name = "ROOT", allow_hyphen_values = true)]
     root: Vec<String>,
     /// Wait until the operator approves
     #[arg(long)]
