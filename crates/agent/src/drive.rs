@@ -344,7 +344,7 @@ impl<'a> Drive<'a> {
         };
         let shown = self.progress_in.clone();
         let (index, name, arguments) = (call.index, call.name.clone(), call.arguments);
-        let handle = self.calls.spawn(async move {
+        let handle = self.calls.spawn(clawstead_world::penned(async move {
             let work = offer.call(&name, cx, arguments);
             tokio::pin!(work);
             loop {
@@ -356,7 +356,7 @@ impl<'a> Drive<'a> {
                     }
                 }
             }
-        });
+        }));
         self.running.insert(handle.id(), Running { index, call_id: call.call_id, name: call.name, since: Instant::now() });
     }
 

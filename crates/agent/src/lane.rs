@@ -79,7 +79,7 @@ impl Lanes {
     pub(crate) fn start_lane(&self, room: &Arc<Room>, session: &Arc<Session>, begun: Option<Begun>) {
         let (lanes, room, session) = (self.clone(), Arc::clone(room), Arc::clone(session));
         self.parts.world.tasks.spawn(TaskKind::logged("lane"), async move {
-            let body = tokio::spawn(lanes.clone().lane(Arc::clone(&room), Arc::clone(&session), begun));
+            let body = clawstead_world::spawn(lanes.clone().lane(Arc::clone(&room), Arc::clone(&session), begun));
             match body.await {
                 Ok(()) => Ok(()),
                 Err(err) => {

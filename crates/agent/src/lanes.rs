@@ -247,7 +247,7 @@ impl Lanes {
 
     /// Runs a write to its end even when its caller goes away half-way.
     pub(crate) async fn shielded<T: Send + 'static>(&self, work: impl Future<Output = Result<T, Failure>> + Send + 'static) -> Result<T, Failure> {
-        match tokio::spawn(work).await {
+        match clawstead_world::spawn(work).await {
             Ok(result) => result,
             Err(err) => {
                 tracing::error!(err = %err, "a write of a lane failed");

@@ -186,7 +186,7 @@ impl Toolbox {
         };
         let class = entry.spec.class;
         let tool = entry.tool.clone();
-        let mut task = Leash(tokio::spawn(async move { tool.call(cx, args).await }));
+        let mut task = Leash(clawstead_world::spawn(async move { tool.call(cx, args).await }));
         let ended = match limit {
             Some(limit) => match tokio::time::timeout(limit, &mut task.0).await {
                 Ok(ended) => ended,

@@ -6,17 +6,23 @@
 
 mod clock;
 mod http;
+pub mod metrics;
+mod pen;
 mod post;
 mod rng;
 mod tasks;
+pub mod trace;
 
 use std::sync::Arc;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use http::{Guard, Http, HttpError, HttpRequest, HttpResponse, NetPolicy};
+pub use pen::{Pen, Penned, penned, spawn};
+pub use metrics::{M, Metrics};
 pub use post::{Accepted, Post};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use tasks::{OnFailure, TaskKind, Tasks};
+pub use trace::{Span, SpanKind, Tracer};
 
 /// The outside as one gateway sees it.
 #[derive(Clone)]
@@ -29,6 +35,10 @@ pub struct World {
     pub http: Http,
     /// The supervisor of background tasks.
     pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who begins spans; off until somebody wants them.
+    pub tracer: Tracer,
 }
 
 impl World {
@@ -37,7 +47,7 @@ impl World {
     /// # Errors
     /// When the HTTP client cannot be built (no TLS roots).
     pub fn real() -> Result<Self, HttpError> {
-        Ok(Self { clock: Arc::new(SystemClock), rng: Arc::new(SystemRng), http: Http::new()?, tasks: Tasks::new() })
+        Ok(Self { clock: Arc::new(SystemClock), rng: Arc::new(SystemRng), http: Http::new()?, tasks: Tasks::new(), metrics: Metrics::new(), tracer: Tracer::off() })
     }
 
     /// A simulated one: time is tokio's (pause it), randomness comes from `seed`, HTTP refuses everything.
@@ -48,6 +58,8 @@ impl World {
             rng: Arc::new(SeededRng::new(seed)),
             http: Http::refusing(),
             tasks: Tasks::simulated(),
+            metrics: Metrics::new(),
+            tracer: Tracer::off(),
         }
     }
 }

@@ -93,8 +93,8 @@ impl Tasks {
         E: std::fmt::Display + Send + 'static,
     {
         let failed = self.failed.clone();
-        let handle = tokio::spawn(task);
-        self.tracker.spawn(async move {
+        let handle = crate::spawn(task);
+        self.tracker.spawn(crate::penned(async move {
             let problem = match handle.await {
                 Ok(Ok(())) => return,
                 Ok(Err(err)) => err.to_string(),
@@ -105,7 +105,7 @@ impl Tasks {
             if kind.on_failure == OnFailure::StopGateway {
                 failed.cancel();
             }
-        });
+        }));
     }
 
     /// Asks all tasks to stop and waits, at most `limit`. Answers whether all ended in time.

@@ -16,7 +16,7 @@ impl Clerk {
     /// Hands an attempt to the bus.
     pub(super) fn publish(&self, envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64) {
         let (parts, commands) = (Arc::clone(&self.parts), self.commands.clone());
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let id = envelope.message_id.clone();
             let hop = Hop {
                 state,
@@ -50,7 +50,7 @@ impl Clerk {
     /// Asks the owner of the target where a letter stands. A lost question is asked again.
     pub(super) fn ask_status(&self, envelope: Arc<Envelope>, gateway: Option<String>, epoch: u64) {
         let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let now = parts.world.clock.now();
             let id = parts.world.rng.uuid_v7(now);
             let to = MailBox::Unit(envelope.target_agent.clone());
@@ -71,7 +71,7 @@ impl Clerk {
         let parts = Arc::clone(&self.parts);
         let owner = party_unit(&letter.source_agent).and_then(|unit| parts.places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
         let gateway = owner.unwrap_or_else(|| letter.source_gateway.clone());
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let now = parts.world.clock.now();
             let id = parts.world.rng.uuid_v7(now);
             let sealed = receipt_for(&letter, &receipt, id.clone(), now, &parts.key.load(), Some(gateway.clone())).and_then(|receipt| receipt.to_bytes());

@@ -291,7 +291,7 @@ impl Clerk {
             return;
         }
         let commands = self.commands.clone();
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             tokio::time::sleep(REBUILD_AFTER).await;
             let _ = commands.send(Command::Rebuild).await;
         });
@@ -304,7 +304,7 @@ impl Clerk {
             Then::Receipt { letter, receipt } => self.send_receipt(letter, receipt),
             Then::Work { unit, key, letter } => self.begin(unit, key, letter),
             Then::Settle(settle) => {
-                tokio::spawn(async move {
+                clawstead_world::spawn(async move {
                     if let Err(err) = settle.done().await {
                         tracing::debug!(%err, "a letter was not settled; it comes again and is known");
                     }
@@ -490,7 +490,7 @@ impl Clerk {
     fn subscribe(&self, from: &MailBox, consumer: &str, stop: CancellationToken) {
         let mut mail = self.parts.bus.subscribe(from, consumer);
         let (commands, engine, from) = (self.commands.clone(), self.parts.bus.engine(), from.clone());
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let mut troubled = false;
             loop {
                 let next = tokio::select! {

@@ -226,7 +226,7 @@ impl Clerk {
     }
 
     fn settle(&self, settle: Settle) {
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             if let Err(err) = settle.done().await {
                 tracing::debug!(%err, "a letter was not settled; it comes again");
             }
@@ -345,8 +345,8 @@ impl Clerk {
     /// Begins the work of a letter; its end comes as a command.
     pub(super) fn begin(&self, unit: Unit, key: String, letter: Arc<Envelope>) {
         let (handler, commands) = (Arc::clone(&self.parts.handler), self.command_line());
-        tokio::spawn(async move {
-            let work = tokio::spawn(async move {
+        clawstead_world::spawn(async move {
+            let work = clawstead_world::spawn(async move {
                 let incoming = incoming(&letter);
                 handler.handle(&letter, incoming).await
             });
@@ -452,7 +452,7 @@ impl Clerk {
     /// Passes a letter on to the gateway that holds its target now.
     fn forward(&self, letter: Envelope, gateway: String) {
         let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let mut hop = letter.hop.clone();
             hop.hops.push(parts.gateway.clone());
             hop.sender_gateway.clone_from(&parts.gateway);
