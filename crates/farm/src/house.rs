@@ -26,6 +26,7 @@ use clawstead_world::{TaskKind, World};
 use serde_json::{Value, json};
 
 use crate::{
+    catalogue::Catalogue,
     engines::{self, EngineError, Engines},
     events::Events,
     key_files::{KeyError, KeyFolder},
@@ -114,6 +115,8 @@ pub struct Farm {
     pub links: Option<Links>,
     /// What happened.
     pub events: Arc<Events>,
+    /// What gateways tell of their agents.
+    pub catalogue: Catalogue,
     coord: Arc<dyn Coord>,
     bus: Arc<dyn Bus>,
     keeper: Keeper,
@@ -161,17 +164,45 @@ pub fn prepare(config: &FarmConfig, state_dir: &Path, world: &World) -> Result<O
     if !config.has_others() {
         return Ok(None);
     }
-    let wrong = |path: &'static str, why: &str| OpenError::Config { path, why: why.to_owned() };
-    let farm = config.id.clone().filter(|id| is_farm(id)).ok_or_else(|| wrong("id", "names the farm: a-z, 0-9, dot, dash"))?;
-    let gateway = config.gateway.clone().filter(|name| is_gateway(name)).ok_or_else(|| wrong("gateway", "names this gateway: a-z, 0-9, dash"))?;
-    let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
-    let roots = roots.map_err(|why| wrong("roots", &why))?;
-    let ring =
-        KeyRing::new(roots).map_err(|why| wrong("roots", &format!("{why}: `openclaw farm init` makes the farm's root, its public half belongs here")))?;
-    let policy = policy_of(config).map_err(|why| wrong("policy", &why))?;
-    let engines = engines::open(config, &farm, &gateway, world)?;
-    let key = KeyFolder::of(state_dir).load_or_make(&gateway, &*world.rng)?;
-    Ok(Some(Prepared { config: config.clone(), engines, farm, gateway, key, ring, policy, world: world.clone() }))
+    let terms = Terms::of(config)?;
+    let engines = engines::open(config, &terms.farm, &terms.gateway, world)?;
+    let key = KeyFolder::of(state_dir).load_or_make(&terms.gateway, &*world.rng)?;
+    Ok(Some(terms.with(config, engines, key, world)))
+}
+
+/// As [`prepare`], on engines and with a key that are there already: of a simulation, of a test.
+///
+/// # Errors
+/// When a part of the config cannot be used.
+pub fn prepare_on(config: &FarmConfig, engines: Engines, key: GatewayKey, world: &World) -> Result<Prepared, OpenError> {
+    Ok(Terms::of(config)?.with(config, engines, key, world))
+}
+
+/// What the config alone says.
+struct Terms {
+    farm: String,
+    gateway: String,
+    ring: KeyRing,
+    policy: Policy,
+}
+
+impl Terms {
+    fn of(config: &FarmConfig) -> Result<Self, OpenError> {
+        let wrong = |path: &'static str, why: &str| OpenError::Config { path, why: why.to_owned() };
+        let farm = config.id.clone().filter(|id| is_farm(id)).ok_or_else(|| wrong("id", "names the farm: a-z, 0-9, dot, dash"))?;
+        let gateway = config.gateway.clone().filter(|name| is_gateway(name)).ok_or_else(|| wrong("gateway", "names this gateway: a-z, 0-9, dash"))?;
+        let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
+        let roots = roots.map_err(|why| wrong("roots", &why))?;
+        let ring =
+            KeyRing::new(roots).map_err(|why| wrong("roots", &format!("{why}: `openclaw farm init` makes the farm's root, its public half belongs here")))?;
+        let policy = policy_of(config).map_err(|why| wrong("policy", &why))?;
+        Ok(Self { farm, gateway, ring, policy })
+    }
+
+    fn with(self, config: &FarmConfig, engines: Engines, key: GatewayKey, world: &World) -> Prepared {
+        let Self { farm, gateway, ring, policy } = self;
+        Prepared { config: config.clone(), engines, farm, gateway, key, ring, policy, world: world.clone() }
+    }
 }
 
 struct Trust {
@@ -312,7 +343,8 @@ impl Prepared {
             began: membership.began(),
         };
         let mailroom = Mailroom::open(parts, &units).await.map_err(OpenError::Store)?;
-        let opened = Farm { membership, mailroom, links, events, coord: engines.coord, bus, keeper: ground.keeper, policy, key };
+        let catalogue = Catalogue::start(engines.coord.clone(), &membership.me().gateway, &world);
+        let opened = Farm { membership, catalogue, mailroom, links, events, coord: engines.coord, bus, keeper: ground.keeper, policy, key };
         opened.look_after(&world);
         Ok(opened)
     }
@@ -379,10 +411,22 @@ impl Farm {
         Ok(())
     }
 
+    /// The policy in force: the one place that decides what others may ask of our agents.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
     /// The key that signs.
     #[must_use]
     pub fn kid(&self) -> String {
         self.key.load().kid().to_owned()
+    }
+
+    /// The key itself, as it is now.
+    #[must_use]
+    pub fn key(&self) -> Arc<GatewayKey> {
+        self.key.load_full()
     }
 
     /// The coordination store.

@@ -1,5 +1,6 @@
 //! The farm at work: carries out what `cluster` decides, over the engines of `bus` and the rows of `state`.
 
+pub mod catalogue;
 pub mod engines;
 pub mod enrol;
 pub mod events;
@@ -9,4 +10,4 @@ pub mod link;
 pub mod mailroom;
 pub mod membership;
 
-pub use house::{Farm, Ground, OpenError, Prepared, Relay, policy_of, prepare, root_pin};
+pub use house::{Farm, Ground, OpenError, Prepared, Relay, policy_of, prepare, prepare_on, root_pin};
