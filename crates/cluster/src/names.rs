@@ -46,7 +46,7 @@ pub fn unit_party(unit: &Unit) -> Option<String> {
     match unit {
         Unit::Agent(agent) => Some(agent.to_string()),
         Unit::Account(..) => Some(unit.to_string()),
-        Unit::Global => None,
+        Unit::Global | Unit::House(_) => None,
     }
 }
 

@@ -9,6 +9,7 @@ mod lock;
 mod memory;
 pub mod postgres;
 mod rules;
+pub mod shared;
 pub mod sqlite;
 mod store;
 pub mod testing;
@@ -18,6 +19,7 @@ pub use copy::{Report, TableSum, copy, sum};
 pub use lock::{HeldBy, Holder, LockError, StateDirLock};
 pub use memory::{Crash, Image, MemoryStore};
 pub use postgres::PostgresStore;
+pub use shared::Shared;
 pub use sqlite::SqliteStore;
 pub use store::{
     BATCH_OPS_MAX, Batch, KEY_BYTES_MAX, Op, QUEUE_BATCHES_MAX, QUEUE_BYTES_MAX, Row, Scan, Store, StoreCounters, Table, TxError, VALUE_BYTES_MAX,

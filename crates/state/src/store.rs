@@ -319,6 +319,8 @@ impl Scan {
 ///    over, the future only waits for the answer, and dropping it takes nothing back.
 /// 3. After `claim(unit, fence)` answered, no batch with a lower epoch for that unit is ever written.
 /// 4. Reads see every batch whose commit was answered.
+/// 5. Batches of the global unit are applied one after the other, also those of several gateways under one fence
+///    (see `shared`): an `Op::Expect` in them holds until the batch is written.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Takes a unit: raises its fence, waits for running writes of the old holder, and locks them out.
@@ -375,6 +377,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     async fn units(&self) -> Result<Vec<Unit>, TxError>;
+
+    /// True when other gateways write rows of the global unit too: what is kept of them in memory must be read again
+    /// now and then, and changes need `Op::Expect`.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// A word for logs and `status`: `sqlite:<path>`, `postgres:<host>/<db>`, `memory`. No secrets.
     fn describe(&self) -> String;

@@ -13,6 +13,9 @@ pub enum Unit {
     Account(ChannelId, AccountId),
     /// What belongs to the whole gateway or farm: pairings, devices, approvals, cron clock.
     Global,
+    /// What belongs to one gateway of a farm, by its name, on a store that the farm shares: letters and programs of its
+    /// hub, health of models, what it took over. Code of a gateway says [`Self::Global`]; the shared store knows.
+    House(String),
 }
 
 impl fmt::Display for Unit {
@@ -21,6 +24,7 @@ impl fmt::Display for Unit {
             Self::Agent(id) => write!(f, "agent.{id}"),
             Self::Account(channel, account) => write!(f, "chan.{channel}.{account}"),
             Self::Global => f.write_str("global"),
+            Self::House(gateway) => write!(f, "gateway.{gateway}"),
         }
     }
 }
@@ -34,6 +38,9 @@ impl Unit {
         }
         if let Some(id) = text.strip_prefix("agent.") {
             return AgentId::parse(id).ok().map(Self::Agent);
+        }
+        if let Some(gateway) = text.strip_prefix("gateway.") {
+            return (!gateway.is_empty()).then(|| Self::House(gateway.to_owned()));
         }
         let (channel, account) = text.strip_prefix("chan.")?.split_once('.')?;
         Some(Self::Account(channel.into(), account.into()))
@@ -49,4 +56,21 @@ pub struct Fence {
     pub owner: String,
     /// Bumped at each start of that gateway.
     pub incarnation: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Unit;
+    use crate::AgentId;
+
+    #[test]
+    fn text_and_back() {
+        let units =
+            [Unit::Agent(AgentId::normalise("jerry")), Unit::Account("slack".into(), "a.b".into()), Unit::Global, Unit::House("jerry-gateway".into())];
+        for unit in units {
+            assert_eq!(Unit::parse(&unit.to_string()), Some(unit));
+        }
+        assert_eq!(Unit::parse("gateway."), None);
+        assert_eq!(Unit::parse("house"), None);
+    }
 }

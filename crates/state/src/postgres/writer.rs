@@ -27,6 +27,9 @@ use crate::{Batch, Op, TxError, rules};
 /// Batches that share one transaction at most.
 const GROUP_MAX: usize = 256;
 
+/// The text form of the global unit.
+const GLOBAL: &str = "global";
+
 pub(super) struct Job {
     pub(super) what: What,
     pub(super) bytes: usize,
@@ -62,6 +65,7 @@ pub(super) struct Writer {
 pub(super) struct Session {
     client: Client,
     fence: Statement,
+    fence_alone: Statement,
     claim: Statement,
     put: Statement,
     insert: Statement,
@@ -224,8 +228,9 @@ fn with_doubt(err: TxError, in_doubt: bool) -> TxError {
 
 impl Session {
     pub(super) async fn prepare(client: Client) -> Result<Self, Error> {
-        let (fence, claim, put, insert, delete, version, end, append, drop_journal, mark, marked) = tokio::try_join!(
+        let (fence, fence_alone, claim, put, insert, delete, version, end, append, drop_journal, mark, marked) = tokio::try_join!(
             client.prepare("SELECT epoch, owner, incarnation FROM fence WHERE unit=$1 FOR SHARE"),
+            client.prepare("SELECT epoch, owner, incarnation FROM fence WHERE unit=$1 FOR UPDATE"),
             client.prepare(
                 "INSERT INTO fence(unit, epoch, owner, incarnation) VALUES($1, $2, $3, $4)
                  ON CONFLICT(unit) DO UPDATE SET epoch=excluded.epoch, owner=excluded.owner, incarnation=excluded.incarnation WHERE fence.epoch<excluded.epoch"
@@ -246,7 +251,7 @@ impl Session {
             client.prepare("INSERT INTO commit_marker(writer, n) VALUES($1, $2) ON CONFLICT(writer) DO UPDATE SET n=excluded.n, at=now()"),
             client.prepare("SELECT n FROM commit_marker WHERE writer=$1 FOR UPDATE"),
         )?;
-        Ok(Self { client, fence, claim, put, insert, delete, version, end, append, drop_journal, mark, marked })
+        Ok(Self { client, fence, fence_alone, claim, put, insert, delete, version, end, append, drop_journal, mark, marked })
     }
 
     /// Raises the fence where it is lower and answers what is there afterwards. The row's lock waits for running
@@ -258,7 +263,9 @@ impl Session {
     }
 
     async fn held(&self, unit: &str) -> Result<Option<Fence>, Error> {
-        let row = self.client.query_opt(&self.fence, &[&unit]).await?;
+        // The global unit may be written by several gateways under one fence: one after the other (promise 5).
+        let statement = if unit == GLOBAL { &self.fence_alone } else { &self.fence };
+        let row = self.client.query_opt(statement, &[&unit]).await?;
         Ok(row.map(|row| Fence { epoch: rules::unsigned(row.get(0)), owner: row.get(1), incarnation: rules::unsigned(row.get(2)) }))
     }
 
