@@ -210,9 +210,17 @@ impl Rule {
     }
 }
 
+/// What clients of another gateway (people, programs, webhooks) need to read about an agent: sessions, histories, runs.
+pub const CLIENTS_READ: &str = "clients.read";
+/// What clients of another gateway need for everything else about an agent: to write to it, to stop its runs.
+pub const CLIENTS_WRITE: &str = "clients.write";
+/// Who they are in a rule: `client.<user or device>`. No agent has a dot in its name.
+pub const CLIENT_PREFIX: &str = "client.";
+
 /// What `farm init` writes: the farm's own agents may write to each other, hear of each other and answer, at most 120
 /// times a minute from one to another; one rule for each agent, so that taking one out is taking a line out. Letters of
-/// channel accounts and webhooks to these agents pass. Everything else needs a rule that somebody writes.
+/// channel accounts to these agents pass, and so do the calls that the farm's other gateways pass on for their clients.
+/// Everything else needs a rule that somebody writes.
 #[must_use]
 pub fn starter_policy<'a>(agents: impl IntoIterator<Item = &'a str>) -> Vec<Rule> {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -234,6 +242,13 @@ pub fn starter_policy<'a>(agents: impl IntoIterator<Item = &'a str>) -> Vec<Rule
             from: Party { agent: Some("chan.*".into()), ..Party::default() },
             to: Party { agent: Some((*to).into()), ..Party::default() },
             capabilities: list(&["channel.deliver"]),
+            effect: Effect::Allow,
+            limits: Limits::default(),
+        });
+        rules.push(Rule {
+            from: Party { agent: Some(format!("{CLIENT_PREFIX}*")), ..Party::default() },
+            to: Party { agent: Some((*to).into()), ..Party::default() },
+            capabilities: list(&[CLIENTS_READ, CLIENTS_WRITE]),
             effect: Effect::Allow,
             limits: Limits::default(),
         });
@@ -308,9 +323,17 @@ mod tests {
         assert!(policy.explain(ask("jerry", "bobby", "sessions.send")).allowed());
         assert!(policy.explain(ask("bobby", "jerry", "reply")).allowed());
         assert!(policy.explain(ask("chan.slack.default", "bobby", "channel.deliver")).allowed());
-        for (from, to, capability) in
-            [("eve", "bobby", "sessions.send"), ("jerry", "eve", "sessions.send"), ("jerry", "bobby", "infra.query"), ("jerry", "bobby", "hook.deliver")]
-        {
+        assert!(policy.explain(ask("client.anna", "bobby", super::CLIENTS_READ)).allowed());
+        assert!(policy.explain(ask("client.anna", "bobby", super::CLIENTS_WRITE)).allowed());
+        for (from, to, capability) in [
+            ("eve", "bobby", "sessions.send"),
+            ("jerry", "eve", "sessions.send"),
+            ("jerry", "bobby", "infra.query"),
+            ("jerry", "bobby", "hook.deliver"),
+            ("jerry", "bobby", super::CLIENTS_WRITE),
+            ("client.anna", "eve", super::CLIENTS_READ),
+            ("client.anna", "bobby", "sessions.send"),
+        ] {
             assert!(!policy.explain(ask(from, to, capability)).allowed(), "{from} {to} {capability}");
         }
     }
