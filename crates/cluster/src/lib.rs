@@ -7,6 +7,7 @@
 //! - [`policy`]: who may ask what of whom
 //! - [`receive`]: everything that is checked when a letter arrives, in one function
 //! - [`letter`]: the life of a letter at its sender and at its receiver
+//! - [`simple`]: letters that people put into an inbox by hand, unsigned
 //! - [`directory`]: which gateways and agents there are, and who is healthy since when
 //! - [`claim`]: which gateway owns which unit
 
@@ -18,6 +19,7 @@ pub mod letter;
 pub mod names;
 pub mod policy;
 pub mod receive;
+pub mod simple;
 mod stamp;
 #[cfg(test)]
 mod testkit;

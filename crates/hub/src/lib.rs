@@ -13,7 +13,6 @@ pub mod host;
 pub mod mcp;
 pub mod memory;
 pub mod peers;
-pub mod simple;
 pub mod vault;
 
 pub use host::HubHost;

@@ -113,21 +113,3 @@ async fn a_wrong_password_is_named_without_showing_it() {
     let right = RedisMemory::new(&format!("redis://:the-right-one@127.0.0.1:{}/0", server.port), world()).unwrap();
     assert_eq!(right.get(&bobby("k")).await, Ok(None));
 }
-
-#[tokio::test]
-async fn a_letter_put_by_hand_into_consul_is_read() {
-    let Some(server) = Server::consul("hub simple letters in Consul").await else { return };
-    let coord = consul(&server).await;
-    let body = r#"{"from":"jerry","to":"bobby","body":"Check Nomad status","timestamp":"2026-02-16T12:00:00Z"}"#;
-    // As `consul kv put openclaw/agents/bobby/inbox/msg-001 '…'` does it.
-    let mut put = clawstead_world::HttpRequest::new(
-        http::Method::PUT,
-        format!("http://127.0.0.1:{}/v1/kv/openclaw/agents/bobby/inbox/msg-001", server.port),
-        clawstead_world::NetPolicy::Trusted,
-    );
-    put.body = Some(body.into());
-    assert_eq!(world().http.send(put).await.unwrap().status.as_u16(), 200);
-    let entries = coord.list("openclaw/agents/bobby/inbox/").await.unwrap();
-    let letter = clawstead_hub::simple::parse(&entries[0].key, &entries[0].value, Millis(1_771_243_260_000)).unwrap();
-    assert_eq!((letter.from.as_str(), letter.to.as_str(), letter.body), ("jerry", "bobby", json!("Check Nomad status")));
-}

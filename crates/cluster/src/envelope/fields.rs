@@ -82,7 +82,7 @@ fn is_capability(text: &str) -> bool {
 }
 
 fn is_body_ref(body: &BodyRef) -> bool {
-    body.hash.strip_prefix("blake3:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    body.hash.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn is_sig(sig: &Sig) -> bool {
@@ -108,7 +108,7 @@ pub(super) fn check(e: &Envelope) -> Result<(), Refusal> {
     require(plain(&e.content_type, 128), "content_type must have 1 to 128 bytes without control characters")?;
     require(plain(&e.traceparent, 128), "traceparent must have 1 to 128 bytes without control characters")?;
     require(e.body.is_some() != e.body_ref.is_some(), "exactly one of body and body_ref must be there")?;
-    require(e.body_ref.as_ref().is_none_or(is_body_ref), "body_ref.hash must be blake3: and 64 hex digits")?;
+    require(e.body_ref.as_ref().is_none_or(is_body_ref), "body_ref.hash must be sha256: and 64 hex digits")?;
     let hop = &e.hop;
     // Twice the bound: a letter that passed too many gateways is to be told so, not called unreadable.
     require((1..=2 * usize::from(HOPS_MAX)).contains(&hop.hops.len()), "hops must have 1 to 16 entries")?;

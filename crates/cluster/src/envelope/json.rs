@@ -15,8 +15,13 @@ pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 /// # Errors
 /// `TooLarge` or `Malformed`.
 pub fn parse_strict(bytes: &[u8]) -> Result<Value, Refusal> {
-    if bytes.len() > BYTES_MAX {
-        return Err(Refusal::TooLarge { bytes: bytes.len(), bytes_max: BYTES_MAX });
+    parse_within(bytes, BYTES_MAX)
+}
+
+/// The same with another bound of the size, for bodies that travel by reference.
+pub(super) fn parse_within(bytes: &[u8], bytes_max: usize) -> Result<Value, Refusal> {
+    if bytes.len() > bytes_max {
+        return Err(Refusal::TooLarge { bytes: bytes.len(), bytes_max });
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let malformed = |err: serde_json::Error| Refusal::malformed(err.to_string());

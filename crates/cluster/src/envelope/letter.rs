@@ -52,6 +52,16 @@ pub struct Outbound<'a> {
 /// # Errors
 /// When the letter's writer cannot write to other gateways, its time is over, or it does not fit.
 pub fn seal_letter(letter: &Letter, out: &Outbound<'_>, key: &GatewayKey) -> Result<Envelope, LetterError> {
+    let mut envelope = write_letter(letter, out, key.gateway())?;
+    envelope.sign(key)?;
+    Ok(envelope)
+}
+
+/// The same, not signed yet: a large body is taken out first ([`super::by_reference`]).
+///
+/// # Errors
+/// When the letter's writer cannot write to other gateways, or its time is over.
+pub fn write_letter(letter: &Letter, out: &Outbound<'_>, gateway: &str) -> Result<Envelope, LetterError> {
     let source = match &letter.from {
         Origin::Agent { agent, .. } => Unit::Agent(agent.clone()),
         Origin::Channel { channel, account, .. } => Unit::Account(channel.clone(), account.clone()),
@@ -70,7 +80,7 @@ pub fn seal_letter(letter: &Letter, out: &Outbound<'_>, key: &GatewayKey) -> Res
         EnvelopeKind::Event => Kind::Event,
     };
     let id = letter.id.as_str().to_owned();
-    let mut envelope = Envelope {
+    Ok(Envelope {
         schema_version: String::new(),
         farm_id: out.farm_id.into(),
         correlation_id: out.correlation_id.unwrap_or(&id).into(),
@@ -78,7 +88,7 @@ pub fn seal_letter(letter: &Letter, out: &Outbound<'_>, key: &GatewayKey) -> Res
         idempotency_key: Some(idempotency_key(letter)),
         message_id: id,
         kind,
-        source_gateway: key.gateway().into(),
+        source_gateway: gateway.into(),
         source_agent: unit_party(&source).ok_or(LetterError::Origin("the gateway itself"))?,
         source_epoch: out.epoch,
         target_agent: letter.to.agent.to_string(),
@@ -95,8 +105,8 @@ pub fn seal_letter(letter: &Letter, out: &Outbound<'_>, key: &GatewayKey) -> Res
         body_ref: None,
         traceparent: letter.traceparent.clone(),
         hop: Hop {
-            hops: vec![key.gateway().into()],
-            sender_gateway: key.gateway().into(),
+            hops: vec![gateway.into()],
+            sender_gateway: gateway.into(),
             sender_epoch: out.epoch,
             target_gateway: out.target_gateway.map(Into::into),
             ..Hop::default()
@@ -104,9 +114,7 @@ pub fn seal_letter(letter: &Letter, out: &Outbound<'_>, key: &GatewayKey) -> Res
         sig: None,
         hop_sig: None,
         extra: serde_json::Map::default(),
-    };
-    envelope.sign(key)?;
-    Ok(envelope)
+    })
 }
 
 /// The run id where it fits, else a digest of it, so that a long one stays the same key.

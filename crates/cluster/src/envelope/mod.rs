@@ -10,8 +10,11 @@
 //! - Fields with defaults may be absent; the accessors ([`Envelope::ttl_ms`], ...) give the default, and what was absent
 //!   stays absent when the letter is passed on.
 //! - The bytes on the wire need not be canonical themselves; signatures are over the canonical form of what was read.
+//! - The hash of a body that travels by reference is SHA-256 (`sha256:…`), which the signatures' libraries bring anyway; it
+//!   is over the JSON text of the body as its writer made it, and that text is what travels.
 //! - `hop_sig` carries no key id: it is tried against every usable key of `sender_gateway` (two while a key is changed).
 
+mod body;
 mod canon;
 mod fields;
 mod json;
@@ -26,10 +29,11 @@ use clawstead_terms::Millis;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use body::{BODY_BYTES_MAX, BodyTooLarge, by_reference, whole};
 pub use canon::canonical;
 pub use json::{INTEGER_MAX, parse_strict};
 pub(crate) use letter::begins_with_slash;
-pub use letter::{LETTER_CONTENT_TYPE, LetterError, Outbound, letter_of, seal_letter};
+pub use letter::{LETTER_CONTENT_TYPE, LetterError, Outbound, letter_of, seal_letter, write_letter};
 pub use receipt::{RECEIPT_CAPABILITY, Receipt, ReceiptType, receipt_for};
 pub use refusal::Refusal;
 pub use seal::{Opened, open};
@@ -107,7 +111,7 @@ pub enum MailState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BodyRef {
-    /// `blake3:` and 64 hex digits.
+    /// `sha256:` and 64 hex digits, over the JSON text of the body.
     pub hash: String,
     /// Bytes.
     pub size: u64,

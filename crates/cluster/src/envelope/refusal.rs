@@ -134,6 +134,24 @@ pub enum Refusal {
     /// The text looks like a command for the gateway; a letter from elsewhere never is one.
     #[error("a letter from another gateway may not begin with a slash")]
     CommandRefused,
+    /// The body that came is not the one that was signed.
+    #[error("the body is not the one that was signed: {why}")]
+    BodyMismatch {
+        /// What differs.
+        why: String,
+    },
+    /// The body travels by reference and cannot be had now.
+    #[error("the body cannot be had: {why}")]
+    BodyUnavailable {
+        /// Who was asked, and what came of it.
+        why: String,
+    },
+    /// Somebody wrote it by hand, without a signature.
+    #[error("an unsigned letter: {why}")]
+    Unsigned {
+        /// Why it is not taken.
+        why: String,
+    },
     /// A receipt for a letter that nobody here sent to its writer.
     #[error("a receipt for a letter that was not sent from here")]
     ReceiptUnknown,
@@ -141,7 +159,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code there is.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 24] = [
         "too_large",
         "malformed",
         "schema_unsupported",
@@ -163,6 +181,9 @@ impl Refusal {
         "rate_limited",
         "command_refused",
         "receipt_unknown",
+        "body_mismatch",
+        "body_unavailable",
+        "unsigned",
     ];
 
     /// The stable code.
@@ -190,6 +211,9 @@ impl Refusal {
             Self::RateLimited { .. } => "rate_limited",
             Self::CommandRefused => "command_refused",
             Self::ReceiptUnknown => "receipt_unknown",
+            Self::BodyMismatch { .. } => "body_mismatch",
+            Self::BodyUnavailable { .. } => "body_unavailable",
+            Self::Unsigned { .. } => "unsigned",
         }
     }
 
@@ -198,7 +222,13 @@ impl Refusal {
     pub const fn retryable(&self) -> bool {
         matches!(
             self,
-            Self::KeyUnknown { .. } | Self::KeyNotYet { .. } | Self::KeysStale { .. } | Self::NotOwner { .. } | Self::RateLimited { .. } | Self::Fenced { .. }
+            Self::KeyUnknown { .. }
+                | Self::KeyNotYet { .. }
+                | Self::KeysStale { .. }
+                | Self::NotOwner { .. }
+                | Self::RateLimited { .. }
+                | Self::Fenced { .. }
+                | Self::BodyUnavailable { .. }
         )
     }
 
@@ -209,7 +239,10 @@ impl Refusal {
     pub const fn answered(&self) -> bool {
         matches!(
             self,
-            Self::ClockSkew { .. }
+            Self::TooLarge { .. }
+                | Self::BodyMismatch { .. }
+                | Self::BodyUnavailable { .. }
+                | Self::ClockSkew { .. }
                 | Self::Expired { .. }
                 | Self::MaxHops { .. }
                 | Self::Loop { .. }

@@ -108,7 +108,7 @@ fn wrong_fields_are_named() {
         ("priority", json!("urgent")),
         ("session_key", json!("")),
         ("body", json!(null)),
-        ("body_ref", json!({"hash": format!("blake3:{}", "0".repeat(64)), "size": 1})),
+        ("body_ref", json!({"hash": format!("sha256:{}", "0".repeat(64)), "size": 1})),
         ("hops", json!([])),
         ("hops", json!(["bobby-gateway"])),
         ("sender_epoch", json!("7")),

@@ -59,6 +59,19 @@ impl KeyRing {
         Ok(Self { roots, keys: BTreeMap::new(), stages: BTreeMap::new(), fresh_at_ms: None })
     }
 
+    /// Believes these roots from now on. Keys that none of them signed are not believed any more once the records are taken
+    /// again ([`KeyRing::replace`]).
+    ///
+    /// # Errors
+    /// When there is no root or more than two; the ones before stay.
+    pub fn set_roots(&mut self, roots: Vec<RootPin>) -> Result<(), RingError> {
+        if !(1..=2).contains(&roots.len()) {
+            return Err(RingError::Roots);
+        }
+        self.roots = roots;
+        Ok(())
+    }
+
     /// Takes all records as the coordination store has them now; keys without a record are gone. Gives what was skipped.
     pub fn replace<'a>(&mut self, records: impl IntoIterator<Item = &'a KeyRecord>, mono_ms: u64) -> Vec<Skipped> {
         self.keys.clear();

@@ -1,11 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+};
 
 use thiserror::Error;
 
 use super::{Action, Breaker, Cx, Event, Input, OUTBOX_MAX, Outgoing, Owner, Pace, RetryBudget, Timing};
 use crate::{
     Now,
-    envelope::{Envelope, Priority, Receipt},
+    envelope::{Envelope, MailState, Priority, Receipt},
 };
 
 /// Letters to one gateway that nothing was heard of, at most.
@@ -34,6 +37,16 @@ impl Posting {
     }
 }
 
+/// What is known of who holds what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// The coordination store answers.
+    #[default]
+    Clear,
+    /// It does not: who was alive may be dead.
+    Lost,
+}
+
 /// A row that changed: to be stored with its events, then the other actions are carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -53,6 +66,9 @@ pub struct DeskFull {
     pub agent: String,
 }
 
+/// Urgency, place, letter.
+type HeadKey = (u8, u64, String);
+
 #[derive(Clone, Debug)]
 struct Item {
     row: Outgoing,
@@ -69,13 +85,15 @@ pub struct Desk {
     timing: Timing,
     items: BTreeMap<String, Item>,
     lanes: BTreeMap<(String, String, String), VecDeque<String>>,
-    /// Heads of lanes that are queued: urgent first, then oldest first.
-    heads: BTreeSet<(u8, u64, String)>,
+    /// Heads of lanes that wait for their attempt, by target: urgent first, then oldest first. Letters under way or
+    /// delivered are not here, so that looking for work costs nothing while nothing can be sent.
+    heads: BTreeMap<String, BTreeSet<HeadKey>>,
     timers: BTreeSet<(u64, String)>,
     per_agent: BTreeMap<String, usize>,
     in_flight: BTreeMap<String, usize>,
     breakers: BTreeMap<String, Breaker>,
     budget: RetryBudget,
+    sight: Sight,
 }
 
 impl Desk {
@@ -86,13 +104,19 @@ impl Desk {
             timing,
             items: BTreeMap::new(),
             lanes: BTreeMap::new(),
-            heads: BTreeSet::new(),
+            heads: BTreeMap::new(),
             timers: BTreeSet::new(),
             per_agent: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             breakers: BTreeMap::new(),
             budget: RetryBudget::default(),
+            sight: Sight::Clear,
         }
+    }
+
+    /// Whether what `owner` says in [`Desk::poll`] is of now.
+    pub const fn sees(&mut self, sight: Sight) {
+        self.sight = sight;
     }
 
     /// Asks for room before a letter is stored.
@@ -117,8 +141,10 @@ impl Desk {
         lane.insert(place, id.clone());
         self.items.insert(id.clone(), Item { row, posting, gateway: None, due_ms: None });
         if place == 0 {
-            was_head.and_then(|other| self.head_key(&other)).map(|key| self.heads.remove(&key));
-            self.head_key(&id).map(|key| self.heads.insert(key));
+            if let Some(other) = was_head {
+                self.refresh_head(&other);
+            }
+            self.refresh_head(&id);
         }
         self.arm(&id, now);
     }
@@ -167,14 +193,41 @@ impl Desk {
             self.timers.remove(&(at, id.clone()));
             self.tick(&id, now, owner, below, &mut out);
         }
-        let heads: Vec<_> = self.heads.iter().cloned().collect();
-        for (_, _, id) in heads {
-            if self.in_flight.values().sum::<usize>() >= IN_FLIGHT_MAX {
-                break;
-            }
-            self.attempt(&id, now, owner, below, &mut out);
-        }
+        self.attempts(now, owner, below, &mut out);
         out
+    }
+
+    /// Makes every attempt that may be made now, over all targets in one order.
+    fn attempts(&mut self, now: Now, owner: &dyn Fn(&str) -> Option<String>, below: &dyn Fn(u64) -> u64, out: &mut Vec<Change>) {
+        if self.heads.is_empty() || self.in_flight.values().sum::<usize>() >= IN_FLIGHT_MAX {
+            return;
+        }
+        // The next head of each target whose gateway can be sent to.
+        let mut next: BTreeSet<(HeadKey, String, String)> = BTreeSet::new();
+        let targets: Vec<(String, HeadKey)> = self.heads.iter().filter_map(|(target, keys)| Some((target.clone(), keys.first()?.clone()))).collect();
+        for (target, first) in targets {
+            match owner(&target) {
+                None => self.wake(&first.2, now.mono_ms + OWNER_WAIT_MS),
+                Some(gateway) => drop(next.insert((first, target, gateway))),
+            }
+        }
+        while let Some((key, target, gateway)) = next.pop_first() {
+            if self.in_flight.values().sum::<usize>() >= IN_FLIGHT_MAX {
+                return;
+            }
+            if let Some(at) = self.breakers.entry(gateway.clone()).or_default().passes_at(now.mono_ms) {
+                self.wake(&key.2, at);
+                continue;
+            }
+            if self.in_flight.get(&gateway).copied().unwrap_or(0) >= IN_FLIGHT_PER_TARGET_MAX {
+                continue;
+            }
+            let after = self.heads.get(&target).and_then(|keys| keys.range((Bound::Excluded(&key), Bound::Unbounded)).next().cloned());
+            self.attempt(&key.2, &gateway, now, below, out);
+            if let Some(after) = after {
+                next.insert((after, target, gateway));
+            }
+        }
     }
 
     /// A receipt that was checked. `None` when the letter is not here (it ended).
@@ -212,7 +265,11 @@ impl Desk {
     fn tick(&mut self, id: &str, now: Now, owner: &dyn Fn(&str) -> Option<String>, below: &dyn Fn(u64) -> u64, out: &mut Vec<Change>) {
         let Some(item) = self.items.get_mut(id) else { return };
         item.due_ms = None;
-        let live = if owner(&item.posting.lane.1).is_some() { Owner::Live } else { Owner::Nobody };
+        let live = match (owner(&item.posting.lane.1), self.sight) {
+            (None, _) => Owner::Nobody,
+            (Some(_), Sight::Clear) => Owner::Live,
+            (Some(_), Sight::Lost) => Owner::Unknown,
+        };
         let (was_in_flight, gateway) = (item.row.in_flight(), item.gateway.clone());
         let change = self.step(id, &Input::Tick, now, live, below);
         let timed_out = was_in_flight && change.as_ref().is_some_and(|change| !change.row.in_flight());
@@ -222,23 +279,13 @@ impl Desk {
         out.extend(change.filter(|change| !change.actions.is_empty()));
     }
 
-    fn attempt(&mut self, id: &str, now: Now, owner: &dyn Fn(&str) -> Option<String>, below: &dyn Fn(u64) -> u64, out: &mut Vec<Change>) {
-        let Some(item) = self.items.get(id).filter(|item| item.row.sendable(now)) else { return };
-        let Some(gateway) = owner(&item.posting.lane.1) else { return self.wake(id, now.mono_ms + OWNER_WAIT_MS) };
-        let breaker = self.breakers.entry(gateway.clone()).or_default();
-        if let Some(at) = breaker.passes_at(now.mono_ms) {
-            return self.wake(id, at);
-        }
-        if self.in_flight.get(&gateway).copied().unwrap_or(0) >= IN_FLIGHT_PER_TARGET_MAX {
-            return;
-        }
-        if let Some(item) = self.items.get_mut(id) {
-            item.gateway = Some(gateway.clone());
-        }
+    fn attempt(&mut self, id: &str, gateway: &str, now: Now, below: &dyn Fn(u64) -> u64, out: &mut Vec<Change>) {
+        let Some(item) = self.items.get_mut(id).filter(|item| item.row.sendable(now)) else { return };
+        item.gateway = Some(gateway.to_owned());
         let Some(change) = self.step(id, &Input::Send, now, Owner::Live, below) else { return };
         for action in &change.actions {
             if let Action::Publish { attempt, .. } = action {
-                self.breakers.entry(gateway.clone()).or_default().sent(now.mono_ms);
+                self.breakers.entry(gateway.to_owned()).or_default().sent(now.mono_ms);
                 self.budget.sent(*attempt, now.mono_ms);
             }
         }
@@ -249,7 +296,7 @@ impl Desk {
         let pace = if self.budget.is_spent(now.mono_ms) { Pace::Slow } else { Pace::Normal };
         let cx = Cx { now, timing: self.timing, below, owner, pace };
         let item = self.items.get_mut(id)?;
-        let before = item.row.in_flight();
+        let (before, was_queued) = (item.row.in_flight(), item.row.state == MailState::Queued);
         let (row, actions) = item.row.clone().step(input, &cx);
         item.row = row.clone();
         let gateway = item.gateway.clone();
@@ -261,6 +308,9 @@ impl Desk {
         if row.ended() {
             self.forget(id);
         } else {
+            if before != row.in_flight() || !was_queued || row.state != MailState::Queued {
+                self.refresh_head(id);
+            }
             self.arm(id, now);
         }
         Some(Change { row, gateway, actions })
@@ -277,7 +327,7 @@ impl Desk {
 
     /// An ended letter leaves; the next one of its lane comes forward.
     fn forget(&mut self, id: &str) {
-        self.head_key(id).map(|key| self.heads.remove(&key));
+        self.drop_head(id);
         let Some(item) = self.items.remove(id) else { return };
         item.due_ms.map(|at| self.timers.remove(&(at, id.to_owned())));
         if let Some(count) = self.per_agent.get_mut(&item.posting.lane.0) {
@@ -293,12 +343,37 @@ impl Desk {
             lane.retain(|other| other != id);
         }
         match lane.front().cloned() {
-            Some(next) => drop(self.head_key(&next).map(|key| self.heads.insert(key))),
+            Some(next) => self.refresh_head(&next),
             None => drop(self.lanes.remove(&item.posting.lane)),
         }
     }
 
-    fn head_key(&self, id: &str) -> Option<(u8, u64, String)> {
+    /// Puts a letter among those that wait for their attempt, or takes it out, as it stands now.
+    fn refresh_head(&mut self, id: &str) {
+        let Some(item) = self.items.get(id) else { return };
+        let is_front = self.lanes.get(&item.posting.lane).and_then(VecDeque::front).is_some_and(|front| front == id);
+        if is_front && item.row.state == MailState::Queued && !item.row.in_flight() {
+            let target = item.posting.lane.1.clone();
+            if let Some(key) = self.head_key(id) {
+                self.heads.entry(target).or_default().insert(key);
+            }
+        } else {
+            self.drop_head(id);
+        }
+    }
+
+    fn drop_head(&mut self, id: &str) {
+        let (Some(key), Some(item)) = (self.head_key(id), self.items.get(id)) else { return };
+        let target = &item.posting.lane.1;
+        if let Some(keys) = self.heads.get_mut(target) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.heads.remove(target);
+            }
+        }
+    }
+
+    fn head_key(&self, id: &str) -> Option<HeadKey> {
         let posting = &self.items.get(id)?.posting;
         let urgency = match posting.priority {
             Priority::High => 0,

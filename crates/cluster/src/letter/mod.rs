@@ -34,7 +34,7 @@ mod timing;
 
 pub use breaker::{Breaker, RetryBudget};
 pub use busy::{BusyLevel, INBOX_BYTES_MAX, INBOX_HARD, INBOX_SOFT, OUTBOX_MAX, busy_level};
-pub use desk::{Change, Desk, DeskFull, IN_FLIGHT_MAX, IN_FLIGHT_PER_TARGET_MAX, Posting};
+pub use desk::{Change, Desk, DeskFull, IN_FLIGHT_MAX, IN_FLIGHT_PER_TARGET_MAX, Posting, Sight};
 pub use event::Event;
 pub use receiver::{Act, CRASHES_MAX, HEARTBEAT_MS, HandlerEnd, Row, RowInput, RowState, UNKNOWN_LETTER};
 pub use replay::{Replay, replay};

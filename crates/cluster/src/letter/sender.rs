@@ -19,6 +19,8 @@ pub enum Owner {
     Live,
     /// Nobody: waiting costs no retry.
     Nobody,
+    /// Not known, because the coordination store does not answer here: attempts are made, and cost no retry.
+    Unknown,
 }
 
 /// How patient retries are.
@@ -52,8 +54,11 @@ pub struct Outgoing {
     pub message_id: String,
     /// Where it stands.
     pub state: MailState,
-    /// Attempts so far, at most [`SENDS_MAX`]. The number of the last one, from 0, is the hop data's `retry_count`.
+    /// Attempts so far. Those that count are at most [`SENDS_MAX`]. The number of the last one, from 0, is the hop data's `retry_count`.
     pub sends: u32,
+    /// Attempts that do not count: the bus did not take them, or nobody could have answered.
+    #[serde(default)]
+    pub free: u32,
     /// Retries spent until it was delivered, at most [`RETRIES_MAX`].
     pub retries: u32,
     /// Tries spent after failures, at most [`REOPENS_MAX`].
@@ -74,6 +79,9 @@ pub struct Outgoing {
     /// Epoch of the newest owner that was asked.
     #[serde(skip, default)]
     asked_epoch: u64,
+    /// Attempts in a row that did not count, for the length of pauses.
+    #[serde(skip, default)]
+    idle: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +143,7 @@ impl Outgoing {
             message_id: message_id.into(),
             state: MailState::Queued,
             sends: 0,
+            free: 0,
             retries: 0,
             reopens: 0,
             reopening: false,
@@ -144,6 +153,7 @@ impl Outgoing {
             wait: Wait::Ready,
             asks: 0,
             asked_epoch: 0,
+            idle: 0,
         };
         (row, vec![Action::Tell(Event::Queued)])
     }
@@ -213,7 +223,8 @@ impl Outgoing {
             Input::Send => self.send(cx, &mut out),
             Input::NotCarried(_) if !self.in_flight() => {}
             Input::NotCarried(Some(after_ms)) => self.retry("busy", *after_ms, cx, &mut out),
-            Input::NotCarried(None) => self.retry("bus_error", 0, cx, &mut out),
+            // The bus is away, and so may we be: no fault of the target, and the letter waits as long as it lives.
+            Input::NotCarried(None) => self.wait_free("bus_error", cx, &mut out),
             Input::Receipt(receipt) => self.receipt(receipt, cx, &mut out),
             Input::OwnerEpoch(epoch) => self.owner_epoch(*epoch, &mut out),
             Input::Tick => self.tick(cx, &mut out),
@@ -229,7 +240,7 @@ impl Outgoing {
         if self.expired(cx.now) {
             return self.dead("expired", out);
         }
-        if self.sends >= SENDS_MAX {
+        if self.sends.saturating_sub(self.free) >= SENDS_MAX {
             return self.dead("retries", out);
         }
         let attempt = self.sends;
@@ -242,13 +253,16 @@ impl Outgoing {
     fn tick(&mut self, cx: &Cx<'_>, out: &mut Vec<Action>) {
         match self.wait {
             Wait::Answer(until) if until <= cx.now.mono_ms => {
-                if cx.owner == Owner::Nobody {
+                match cx.owner {
                     // Nobody could have answered: it waits for an owner, and that costs nothing.
-                    self.wait = Wait::Ready;
-                    self.last_error = Some("no_owner".into());
-                    out.push(Action::Tell(Event::Retry { reason: "no_owner".into(), delay_ms: 0 }));
-                } else {
-                    self.retry("no_answer", 0, cx, out);
+                    Owner::Nobody => {
+                        self.free += 1;
+                        self.wait = Wait::Ready;
+                        self.last_error = Some("no_owner".into());
+                        out.push(Action::Tell(Event::Retry { reason: "no_owner".into(), delay_ms: 0 }));
+                    }
+                    Owner::Unknown => self.wait_free("no_answer", cx, out),
+                    Owner::Live => self.retry("no_answer", 0, cx, out),
                 }
             }
             Wait::Work(until, _) if until <= cx.now.mono_ms => self.redeliver("process_timeout", cx, out),
@@ -262,7 +276,16 @@ impl Outgoing {
         }
     }
 
+    /// S4 without spending anything: pauses grow, the time to live is the only end.
+    fn wait_free(&mut self, reason: &str, cx: &Cx<'_>, out: &mut Vec<Action>) {
+        self.free += 1;
+        let n = self.idle;
+        self.idle = self.idle.saturating_add(1);
+        self.pause(reason, n, 0, cx, out);
+    }
+
     fn receipt(&mut self, receipt: &Receipt, cx: &Cx<'_>, out: &mut Vec<Action>) {
+        self.idle = 0;
         let epoch = receipt.receiver_epoch;
         if epoch != 0 {
             if epoch < self.receiver_epoch {

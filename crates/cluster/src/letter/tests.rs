@@ -156,3 +156,27 @@ fn retries_are_patient_and_bounded() {
     assert_eq!((busy_level(200, 0).turns_away(Priority::Normal), busy_level(1000, 0)), (None, BusyLevel::Hard));
     assert!(busy_level(1, INBOX_BYTES_MAX).turns_away(Priority::High).is_some());
 }
+
+/// Nothing is spent while nobody could answer: the bus is away here, or nobody knows who is alive. Only time ends it.
+#[test]
+fn a_gateway_that_is_cut_off_spends_no_retry() {
+    let (mut row, _) = Outgoing::queued("m", T0.plus(86_400_000));
+    let mut ms = 0;
+    let mut pauses = Vec::new();
+    for n in 0..60_u32 {
+        row = go(row, &Input::Send, ms).0;
+        assert_eq!((row.sends, row.free), (n + 1, n));
+        let (next, actions) =
+            if n % 2 == 0 { go(row, &Input::NotCarried(None), ms) } else { ms += 2_000; row.step(&Input::Tick, &cx(ms, Owner::Unknown)) };
+        let [Action::Tell(Event::Retry { delay_ms, .. })] = actions[..] else { panic!("{actions:?}") };
+        pauses.push(delay_ms);
+        ms += delay_ms as i64;
+        row = next;
+    }
+    assert_eq!((row.state, row.retries, row.sends - row.free), (MailState::Queued, 0, 0));
+    assert!(pauses.is_sorted() && pauses.last() == Some(&30_000), "{pauses:?}");
+    // Heard again, it goes on as ever.
+    row = go(row, &Input::Send, ms).0;
+    let (row, actions) = go(row, &Input::Receipt(&receipt(ReceiptType::Acked, "", false)), ms);
+    assert_eq!((row.state, told(&actions)), (MailState::Acked, vec!["delivered", "acked"]));
+}

@@ -2,7 +2,7 @@ use clawstead_terms::Unit;
 
 use crate::{
     Now,
-    envelope::{Envelope, Kind, Opened, Receipt, ReceiptType, Refusal, SKEW_MAX_MS, letter_of, open},
+    envelope::{BODY_BYTES_MAX, Envelope, Kind, Opened, Receipt, ReceiptType, Refusal, SKEW_MAX_MS, letter_of, open},
     keys::KeyRing,
     letter::{STATUS_CAPABILITY, StatusQuery},
     names::party_unit,
@@ -45,7 +45,8 @@ pub trait Checks {
 /// What is to be done with a letter that arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Store it in the inbox, remember the epoch, and receipt it.
+    /// Store it in the inbox, remember the epoch, and receipt it. When its body travels by reference, that is had first
+    /// and checked with [`crate::envelope::whole`].
     Take(Box<Envelope>),
     /// Known and failed: open its row again.
     Reopen(Box<Envelope>),
@@ -127,6 +128,9 @@ fn admit(letter: &Envelope, checks: &dyn Checks, limiter: &mut Limiter, now: Now
     let ahead_ms = u64::try_from(letter.created_at.since(now.wall)).unwrap_or(0);
     if ahead_ms > SKEW_MAX_MS {
         return Err(Refusal::ClockSkew { ahead_ms });
+    }
+    if let Some(body) = letter.body_ref.as_ref().filter(|body| body.size > BODY_BYTES_MAX as u64) {
+        return Err(Refusal::TooLarge { bytes: usize::try_from(body.size).unwrap_or(usize::MAX), bytes_max: BODY_BYTES_MAX });
     }
     let target = unit_of(&letter.target_agent)?;
     let source = unit_of(&letter.source_agent)?;

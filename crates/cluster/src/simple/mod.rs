@@ -8,10 +8,12 @@
 //! all are read. Whether such a letter is taken at all is the gateway's decision (`farm.acceptUnsigned`); nothing in it
 //! is proven, least of all who wrote it. This is pure: text in, letter or reason out.
 
+mod work;
+
 use clawstead_terms::{AgentId, Millis};
 use serde_json::{Map, Value};
 
-use crate::memory::format::moment;
+pub use work::{UNSIGNED, UNSIGNED_CONTENT_TYPE, agent_letter, allowed, dedupe_key, row_envelope};
 
 /// Bytes of the stored value.
 pub const LETTER_BYTES_MAX: usize = 64 * 1024;
@@ -165,7 +167,7 @@ fn agent(field: &'static str, value: Value) -> Result<AgentId, Refusal> {
 fn time(value: &Value) -> Result<Millis, Refusal> {
     let bad = |why: &str| Refusal::Field { field: "timestamp", why: why.to_owned() };
     match value {
-        Value::String(text) => moment(text).ok_or_else(|| bad("it is no RFC 3339 time (2026-02-16T12:00:00Z)")),
+        Value::String(text) => text.parse::<jiff::Timestamp>().ok().map(|at| Millis(at.as_millisecond())).ok_or_else(|| bad("it is no RFC 3339 time (2026-02-16T12:00:00Z)")),
         Value::Number(number) => match number.as_i64() {
             Some(ms) if ms >= 100_000_000_000 => Ok(Millis(ms)),
             Some(s) if s >= 0 => Ok(Millis(s * 1_000)),
