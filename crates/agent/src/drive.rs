@@ -31,6 +31,7 @@ use crate::{
     room::Room,
     session::{Session, Write, lock, note_message},
     turn::{CallTool, Command, Durability, Ending, Turn, TurnEvent, TurnPlan},
+    watch::{self, Asked},
 };
 
 /// Output updates of running tools that may wait; newer ones replace what is dropped.
@@ -62,6 +63,9 @@ pub(crate) struct Drive<'a> {
     progress_out: mpsc::Receiver<(usize, String)>,
     deadline: Option<Instant>,
     deltas: Deltas,
+    /// What calls are part of, for spans.
+    traceparent: Option<String>,
+    asked: Option<Asked>,
 }
 
 enum Done {
@@ -72,6 +76,7 @@ enum Done {
 }
 
 impl<'a> Drive<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one turn, at hand in its only caller")]
     pub fn new(
         lanes: &'a Lanes,
         room: &'a Arc<Room>,
@@ -80,6 +85,7 @@ impl<'a> Drive<'a> {
         row: &'a crate::SessionRow,
         begun: &'a Begun,
         emitter: &'a Emitter,
+        traceparent: Option<String>,
     ) -> Self {
         let options = &begun.letter.options;
         let offer = lanes.parts.toolbox.offer(&ToolScope {
@@ -131,6 +137,8 @@ impl<'a> Drive<'a> {
             progress_out,
             deadline: None,
             deltas: Deltas::default(),
+            traceparent,
+            asked: None,
         }
     }
 
@@ -175,25 +183,51 @@ impl<'a> Drive<'a> {
         match chunk {
             None => {
                 self.stream = None;
+                self.answered(None);
                 Some(TurnEvent::ModelDone)
             }
             Some(Err(err)) => {
                 self.stream = None;
+                self.answered(Some(err.kind.word()));
                 Some(TurnEvent::ModelFailed(err))
             }
-            Some(Ok(BrainChunk::Chosen { provider, model })) => Some(TurnEvent::Chosen { provider, model }),
+            Some(Ok(BrainChunk::Chosen { provider, model })) => {
+                if let Some(asked) = &mut self.asked {
+                    asked.chosen(&provider, &model);
+                }
+                Some(TurnEvent::Chosen { provider, model })
+            }
             Some(Ok(BrainChunk::Fallback { from, to, failure, delay_ms })) => {
                 self.flush_deltas();
                 self.deltas.forget();
+                if let Some(asked) = &mut self.asked {
+                    asked.failover(&from, &to, &failure);
+                }
                 self.emitter.emit(RunEventKind::Fallback { from, to, failure, delay_ms });
                 Some(TurnEvent::Fallback)
             }
             Some(Ok(BrainChunk::Piece(piece))) => {
-                if matches!(piece, clawstead_providers::Chunk::Done(_)) {
-                    self.stream = None;
+                match &piece {
+                    clawstead_providers::Chunk::Done(_) => {
+                        self.stream = None;
+                        self.answered(None);
+                    }
+                    clawstead_providers::Chunk::Usage(usage) => {
+                        if let Some(asked) = &mut self.asked {
+                            asked.used(usage);
+                        }
+                    }
+                    _ => {}
                 }
                 Some(TurnEvent::Chunk(piece))
             }
+        }
+    }
+
+    /// The model's answer is over; `failed` is the kind of failure.
+    fn answered(&mut self, failed: Option<&str>) {
+        if let Some(asked) = self.asked.take() {
+            asked.ended(failed);
         }
     }
 
@@ -212,6 +246,7 @@ impl<'a> Drive<'a> {
             Command::AskModel => return self.ask().await,
             Command::CancelModel => {
                 self.stream = None;
+                self.answered(Some("cancelled"));
                 self.deltas.forget();
             }
             Command::CallTool(call) => self.call(call),
@@ -304,6 +339,7 @@ impl<'a> Drive<'a> {
             thinking: options.thinking.clone().or_else(|| self.row.thinking_level.clone()).or_else(|| self.settings.thinking.clone()),
             params: self.settings.params.clone(),
         };
+        self.asked = Some(Asked::begin(&self.lanes.parts.world, self.traceparent.as_deref(), &model));
         self.stream = Some(open(self.lanes, ask));
         Done::Nothing
     }
@@ -344,19 +380,26 @@ impl<'a> Drive<'a> {
         };
         let shown = self.progress_in.clone();
         let (index, name, arguments) = (call.index, call.name.clone(), call.arguments);
-        let handle = self.calls.spawn(clawstead_world::penned(async move {
+        let mut span = watch::tool_span(&cx.world.tracer, self.traceparent.as_deref(), &name);
+        let traceparent = span.traceparent();
+        let handle = self.calls.spawn(clawstead_world::penned(clawstead_world::trace::within(traceparent, async move {
             let work = offer.call(&name, cx, arguments);
             tokio::pin!(work);
             loop {
                 tokio::select! { biased;
-                    result = &mut work => return result,
+                    result = &mut work => {
+                        if result.is_err() {
+                            span.fail("error");
+                        }
+                        return result;
+                    }
                     Some(text) = output.recv() => {
                         // Each item is all output so far: a dropped one is made good by the next.
                         let _ = shown.try_send((index, text));
                     }
                 }
             }
-        }));
+        })));
         self.running.insert(handle.id(), Running { index, call_id: call.call_id, name: call.name, since: Instant::now() });
     }
 
@@ -377,6 +420,7 @@ impl<'a> Drive<'a> {
         };
         let call = self.running.remove(&id)?;
         let is_error = result.is_err();
+        watch::tool_ended(&self.lanes.parts.world.metrics, &call.name, is_error, call.since.elapsed());
         let (content, details) = match result {
             Ok(output) => (output.content, output.details),
             Err(err) => (vec![Part::text(err.to_string())], None),

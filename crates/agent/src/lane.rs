@@ -20,6 +20,7 @@ use crate::{
     lanes::Lanes,
     room::Room,
     session::{Session, Write, lock},
+    watch,
 };
 
 /// How a run left the lane.
@@ -171,11 +172,15 @@ impl Lanes {
                 None => Flow::Halt,
             };
         }
-        let mut drive = Drive::new(self, room, session, &settings, &row, &begun, &emitter);
+        let watched = watch::Run::begin(&self.parts.world, &begun.letter, begun.attempt);
+        let mut drive = Drive::new(self, room, session, &settings, &row, &begun, &emitter, watched.traceparent());
         let ending = drive.go().await;
         drop(drive);
         match ending {
-            Some(ending) => self.finish(room, session, &emitter, begun, *ending).await,
+            Some(ending) => {
+                watched.ended(&ending);
+                self.finish(room, session, &emitter, begun, *ending).await
+            }
             None => Flow::Halt,
         }
     }

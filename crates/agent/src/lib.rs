@@ -34,6 +34,7 @@ mod session;
 mod sessions;
 mod smaller;
 mod spawn;
+mod watch;
 
 pub use accept::BODY_BYTES_MAX;
 pub use begin::ATTEMPTS_MAX;

@@ -120,8 +120,8 @@ families! {
     /// Series that were not kept because there are too many.
     SeriesDropped = "openclaw_prometheus_series_dropped_total", Sort::Counter, [];
 
-    /// Transitions of letters between gateways and other events of the farm, by name and reason.
-    FarmLetterEvents = "openclaw_farm_letter_events_total", Sort::Counter, ["event", "reason"];
+    /// Events of the farm (farm.msg.*, farm.member.*, farm.key.*, farm.shard.*), by name and reason.
+    FarmEvents = "openclaw_farm_events_total", Sort::Counter, ["event", "reason"];
     /// Letters that were not taken, by reason (bad_signature, fenced, expired, ...).
     FarmRejected = "openclaw_farm_letters_rejected_total", Sort::Counter, ["reason"];
     /// Attempts that were handed to the bus.
@@ -136,8 +136,8 @@ families! {
     FarmReceipts = "openclaw_farm_receipts_total", Sort::Counter, ["direction", "type"];
     /// From a letter's row to the receipt that it arrived, seconds.
     FarmDelivery = "openclaw_farm_delivery_seconds", Sort::Histogram(QUICK), [];
-    /// Letters kept here now, by direction (in, out) and state.
-    FarmLetters = "openclaw_farm_letters", Sort::Gauge, ["direction", "state"];
+    /// Letters of ours under way, by state (queued, in_flight, delivered, failed).
+    FarmLetters = "openclaw_farm_letters", Sort::Gauge, ["state"];
     /// Age of the oldest letter that nobody has confirmed yet, seconds; 0 when there is none.
     FarmOldestQueued = "openclaw_farm_oldest_queued_seconds", Sort::Gauge, [];
     /// Dead letters that wait for a decision.

@@ -213,15 +213,15 @@ mod tests {
     #[test]
     fn what_is_counted_is_on_the_page() {
         let metrics = Metrics::new();
-        metrics.inc(M::FarmLetterEvents, &["farm.msg.queued", ""]);
-        metrics.add(M::FarmLetterEvents, &["farm.msg.queued"], 2.0);
+        metrics.inc(M::FarmEvents, &["farm.msg.queued", ""]);
+        metrics.add(M::FarmEvents, &["farm.msg.queued"], 2.0);
         metrics.set(M::FarmMembers, &["healthy"], 3.0);
         metrics.observe(M::FarmCoordSeconds, &["put_if", "ok"], 0.03);
         metrics.observe(M::FarmCoordSeconds, &["put_if", "ok"], 99.0);
         let page = metrics.text();
         for line in [
-            "# TYPE openclaw_farm_letter_events_total counter",
-            "openclaw_farm_letter_events_total{event=\"farm.msg.queued\",reason=\"none\"} 3",
+            "# TYPE openclaw_farm_events_total counter",
+            "openclaw_farm_events_total{event=\"farm.msg.queued\",reason=\"none\"} 3",
             "openclaw_farm_members{state=\"healthy\"} 3",
             "openclaw_farm_coord_seconds_bucket{op=\"put_if\",outcome=\"ok\",le=\"0.05\"} 1",
             "openclaw_farm_coord_seconds_bucket{op=\"put_if\",outcome=\"ok\",le=\"+Inf\"} 2",
@@ -237,17 +237,17 @@ mod tests {
     #[test]
     fn strange_label_values_become_other_and_series_are_bounded() {
         let metrics = Metrics::new();
-        metrics.inc(M::FarmLetterEvents, &["farm.msg.rejected", "a \"quoted\"\nline"]);
-        metrics.inc(M::FarmLetterEvents, &["agent:main:main", &"x".repeat(500)]);
-        assert_eq!(metrics.value(M::FarmLetterEvents, &["farm.msg.rejected", "other"]), Some(1.0));
-        assert_eq!(metrics.value(M::FarmLetterEvents, &["other", "other"]), Some(1.0));
+        metrics.inc(M::FarmEvents, &["farm.msg.rejected", "a \"quoted\"\nline"]);
+        metrics.inc(M::FarmEvents, &["agent:main:main", &"x".repeat(500)]);
+        assert_eq!(metrics.value(M::FarmEvents, &["farm.msg.rejected", "other"]), Some(1.0));
+        assert_eq!(metrics.value(M::FarmEvents, &["other", "other"]), Some(1.0));
         for n in 0..FAMILY_MAX * 2 {
-            metrics.inc(M::FarmLetterEvents, &[&format!("e{n}"), ""]);
+            metrics.inc(M::FarmEvents, &[&format!("e{n}"), ""]);
         }
         assert!(metrics.text().contains(&format!("openclaw_prometheus_series_dropped_total {}\n", FAMILY_MAX + 2)));
-        metrics.clear(M::FarmLetterEvents);
-        metrics.inc(M::FarmLetterEvents, &["again"]);
-        assert_eq!(metrics.value(M::FarmLetterEvents, &["again"]), Some(1.0));
+        metrics.clear(M::FarmEvents);
+        metrics.inc(M::FarmEvents, &["again"]);
+        assert_eq!(metrics.value(M::FarmEvents, &["again"]), Some(1.0));
     }
 
     #[test]
