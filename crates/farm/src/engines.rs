@@ -15,6 +15,8 @@ use clawstead_config::{BusConfig, BusKind, CoordKind, FarmConfig, Secret};
 use clawstead_world::World;
 use url::Url;
 
+use crate::metered::Metered;
+
 /// The engines of one gateway.
 #[derive(Clone)]
 pub struct Engines {
@@ -70,7 +72,7 @@ pub fn open(config: &FarmConfig, farm_id: &str, gateway: &str, world: &World) ->
             Some(Arc::new(NatsBus::new(settings, world.clock.clone()).map_err(|why| wrong("bus.addr", why))?))
         }
     };
-    Ok(Engines { coord, bus })
+    Ok(Engines { coord: Metered::over(coord, world.metrics.clone()), bus })
 }
 
 fn consul(addrs: &[String], token: Option<&Secret>, world: &World) -> Result<Consul, clawstead_bus::CoordError> {

@@ -31,6 +31,7 @@ use crate::{
     events::Events,
     key_files::{KeyError, KeyFolder},
     link::{self, BlobPart, Boxes, Call, Desk, EventSink, FallbackBus, Keys, Links, PeerBus, Resolve, Route, Setup},
+    figures,
     mailroom::{Handler, Mailroom, Parts, Places},
     membership::{AgentFacts, Me, Membership, recorded_epochs},
 };
@@ -118,8 +119,8 @@ pub struct Farm {
     /// What gateways tell of their agents.
     pub catalogue: Catalogue,
     coord: Arc<dyn Coord>,
-    bus: Arc<dyn Bus>,
-    keeper: Keeper,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) keeper: Keeper,
     policy: Arc<ArcSwap<Policy>>,
     key: Arc<ArcSwap<GatewayKey>>,
 }
@@ -324,7 +325,7 @@ impl Prepared {
             (_, Some(bus)) => bus,
             (None, None) => return Err(OpenError::Config { path: "bus.kind", why: "letters over the link need farm.peer".into() }),
         };
-        let events = Arc::new(Events::default());
+        let events = Arc::new(Events::new(&world));
         let (key, policy) = (Arc::new(ArcSwap::from_pointee(key)), Arc::new(ArcSwap::from_pointee(policy)));
         let units: Vec<Unit> = ground.keeper.claims.all().into_iter().map(|(unit, _)| unit).filter(|unit| unit_party(unit).is_some()).collect();
         let parts = Parts {
@@ -386,6 +387,7 @@ impl Farm {
             if let Err(failure) = self.mailroom.prune(&unit).await {
                 tracing::warn!(%unit, err = %failure, "old letters could not be removed; it is tried again in a minute");
             }
+        figures::watch(opened.clone(), &world);
         }
     }
 

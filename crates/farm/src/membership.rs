@@ -405,6 +405,7 @@ impl Membership {
             for (key, value) in (ClusterEntry { id: Some(me.farm.clone()), ..ClusterEntry::default() }).pairs() {
                 if key.ends_with("/id") {
                     let _ = self.0.coord.put_if(&key, value.into(), None).await;
+                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["ok"]);
                 }
             }
         }
@@ -413,6 +414,7 @@ impl Membership {
 
     /// Writes what differs only: most of it never changes.
     async fn put_changed(&self, key: &str, value: Bytes) -> Result<(), CoordError> {
+                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["missed"]);
         if !key.ends_with("/last_heartbeat") && self.0.coord.get(key).await?.is_some_and(|entry| entry.value == value) {
             return Ok(());
         }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use http::{Guard, Http, HttpError, HttpRequest, HttpResponse, NetPolicy};
-pub use pen::{Pen, Penned, penned, spawn};
 pub use metrics::{M, Metrics};
+pub use pen::{Pen, Penned, penned, spawn};
 pub use post::{Accepted, Post};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use tasks::{OnFailure, TaskKind, Tasks};
@@ -47,7 +47,14 @@ impl World {
     /// # Errors
     /// When the HTTP client cannot be built (no TLS roots).
     pub fn real() -> Result<Self, HttpError> {
-        Ok(Self { clock: Arc::new(SystemClock), rng: Arc::new(SystemRng), http: Http::new()?, tasks: Tasks::new(), metrics: Metrics::new(), tracer: Tracer::off() })
+        Ok(Self {
+            clock: Arc::new(SystemClock),
+            rng: Arc::new(SystemRng),
+            http: Http::new()?,
+            tasks: Tasks::new(),
+            metrics: Metrics::new(),
+            tracer: Tracer::off(),
+        })
     }
 
     /// A simulated one: time is tokio's (pause it), randomness comes from `seed`, HTTP refuses everything.
