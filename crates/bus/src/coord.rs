@@ -82,6 +82,8 @@ pub struct Member {
     pub meta: BTreeMap<String, String>,
     /// The check turns critical when [`Coord::beat`] was silent for this long. At least 1 s.
     pub check_ttl: Duration,
+    /// What the engine asks itself, `http://host:port/path`, where it can reach that; none where it cannot.
+    pub check_url: Option<String>,
 }
 
 /// Why a read, a watch or a registration failed.

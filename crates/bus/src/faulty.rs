@@ -328,6 +328,10 @@ impl Bus for FaultyBus {
         self.shared.inner.subscribe(from, consumer)
     }
 
+    fn blobs(&self) -> Option<&dyn crate::Blobs> {
+        self.shared.inner.blobs()
+    }
+
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
         self.shared.inner.depth(of).await
     }

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
+use crate::Blobs;
+
 /// An envelope as bytes, with the little a carrier may look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
@@ -129,6 +131,9 @@ pub struct Delivery {
     pub raw: Bytes,
     /// To be settled after the inbox commit, or after a refusal that is final.
     pub settle: Settle,
+    /// The name it lies under in the box, where names are the engine's users' own (Consul's keys): people put letters
+    /// there by hand.
+    pub name: Option<String>,
 }
 
 /// Mail.
@@ -146,6 +151,11 @@ pub trait Bus: Send + Sync {
     /// Takes the box. `consumer` names this owner (gateway and epoch): another name takes over what the last one left
     /// unsettled. Unsettled letters come again. The stream goes on by itself after faults, telling each one.
     fn subscribe(&self, from: &MailBox, consumer: &str) -> BoxStream<'static, Result<Delivery, BusError>>;
+
+    /// Where bodies are kept that are too large for a letter; none where the engine has no such place.
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        None
+    }
 
     /// How much waits.
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError>;

@@ -89,6 +89,14 @@ impl KeyFolder {
         }
     }
 
+    /// The key that waits for its turn.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn load_next(&self, gateway: &str) -> Result<GatewayKey, KeyError> {
+        load(&self.next(), gateway)
+    }
+
     /// A key for a rotation: the one that waits, or a new one.
     ///
     /// # Errors

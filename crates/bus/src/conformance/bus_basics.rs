@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Checked, Rig, SOON, drain, ensure, letter, next, same, send, text, unit, until};
-use crate::{BusError, MailBox, Published};
+use crate::{
+    BusError, MailBox, Published,
+    blobs::{BLOB_BYTES_MAX, PIECE_BYTES},
+};
 
 pub(super) async fn letters_arrive_and_settled_ones_stay_away(rig: &dyn Rig, place: &str) -> Checked {
     let (sender, receiver) = (rig.bus().await?, rig.bus().await?);
@@ -179,4 +182,25 @@ pub(super) async fn letters_up_to_the_limit_arrive(rig: &dyn Rig, place: &str) -
     let larger = bus.publish(&to, &letter(&format!("{place}-1"), 0, &vec![b'x'; max + 1])).await;
     ensure!(matches!(larger, Err(BusError::TooLarge { max: told, size, .. }) if told == max && size == max + 1), "a larger letter: {larger:?}");
     Ok(())
+}
+
+pub(super) async fn blobs_come_back_whole_and_go(rig: &dyn Rig, place: &str) -> Checked {
+    let (one, other) = (rig.bus().await?, rig.bus().await?);
+    let (Some(here), Some(there)) = (one.blobs(), other.blobs()) else { return Ok(()) };
+    let keep = std::time::Duration::from_secs(600);
+    let name = |n: usize| format!("{}-{n}", place.replace('/', "-"));
+    for size in [1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 1024 * 1024 + 1, BLOB_BYTES_MAX] {
+        let bytes: bytes::Bytes = (0..size).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+        same!(there.get(&name(size)).await.map_err(text)?, None);
+        for _ in 0..2 {
+            here.put(&name(size), &bytes, keep).await.map_err(text)?;
+        }
+        ensure!(there.get(&name(size)).await.map_err(text)?.as_ref() == Some(&bytes), "a blob of {size} bytes did not come back as it was");
+        there.remove(&name(size)).await.map_err(text)?;
+        same!(here.get(&name(size)).await.map_err(text)?, None);
+    }
+    let large = bytes::Bytes::from(vec![0; BLOB_BYTES_MAX + 1]);
+    ensure!(matches!(here.put(&name(0), &large, keep).await, Err(BusError::TooLarge { .. })), "a blob above the limit was not refused");
+    here.remove(&name(0)).await.map_err(text)?;
+    here.sweep().await.map_err(text)
 }

@@ -132,6 +132,7 @@ pub async fn bus(rig: &dyn Rig, salt: &str) -> Result<usize, String> {
         bus_basics::the_depth_is_known,
         bus_basics::boxes_do_not_mix,
         bus_basics::letters_up_to_the_limit_arrive,
+        bus_basics::blobs_come_back_whole_and_go,
         bus_faults::a_burst_arrives_whole,
         bus_faults::an_engine_that_is_away_is_said_to_be,
     )

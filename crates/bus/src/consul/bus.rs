@@ -16,7 +16,7 @@ use super::{
     coord::{Txn, txn},
     inbox, part,
 };
-use crate::{Bus, BusCaps, BusError, CasError, CoordError, Delivery, Depth, MailBox, Published, Sealed, coord::TXN_OPS_MAX};
+use crate::{Blobs, Bus, BusCaps, BusError, CasError, CoordError, Delivery, Depth, MailBox, Published, Sealed, coord::TXN_OPS_MAX};
 
 pub(super) struct ConsulBus {
     consul: Consul,
@@ -28,16 +28,20 @@ impl ConsulBus {
         Self { consul: consul.clone(), settler: Arc::new(Settler::new(consul.client.clone())) }
     }
 
-    fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.consul.client
     }
 
-    fn names(&self) -> &Names {
+    pub(super) fn names(&self) -> &Names {
         &self.consul.names
     }
 
-    fn bucket(&self) -> &Bucket {
+    pub(super) fn bucket(&self) -> &Bucket {
         &self.consul.bucket
+    }
+
+    pub(super) fn now(&self) -> clawstead_terms::Millis {
+        self.consul.clock.now()
     }
 }
 
@@ -75,6 +79,10 @@ impl Bus for ConsulBus {
         inbox::open(self.consul.client.clone(), self.settler.clone(), self.names().of(from), self.consul.wait)
     }
 
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        Some(self)
+    }
+
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
         let answer = self.client().ask(Ask::get(format!("/v1/kv/{}?keys", in_path(&self.names().of(of))))).await?;
         let keys = inbox::keys(self.client(), &answer).map_err(mail)?;
@@ -82,7 +90,7 @@ impl Bus for ConsulBus {
     }
 }
 
-fn mail_error(err: CasError) -> BusError {
+pub(super) fn mail_error(err: CasError) -> BusError {
     match err {
         CasError::Coord(err) | CasError::Unknown(err) => mail(err),
         conflict @ CasError::Conflict { .. } => mail(CoordError::Invalid(conflict.to_string())),

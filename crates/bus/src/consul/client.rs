@@ -107,7 +107,14 @@ impl Client {
             value.set_sensitive(true);
             headers.insert("x-consul-token", value);
         }
-        Ok(Self { http: world.http.clone(), rng: world.rng.clone(), servers, headers, preferred: watch::Sender::new(0) })
+        let invalid = |why: String| CoordError::Invalid(format!("TLS to Consul: {why}"));
+        let http = if settings.tls.is_default() {
+            world.http.clone()
+        } else {
+            let identity = settings.tls.identity_pem().map_err(invalid)?.map(|(certificate, key)| [certificate, b"\n".to_vec(), key].concat());
+            Http::with_certificates(settings.tls.ca_pem().map_err(invalid)?.as_deref(), identity.as_deref()).map_err(|err| invalid(err.to_string()))?
+        };
+        Ok(Self { http, rng: world.rng.clone(), servers, headers, preferred: watch::Sender::new(0) })
     }
 
     /// How many servers there are.

@@ -177,6 +177,7 @@ impl Inbox {
 
     fn hand_out(&self, letter: Read, raw: Bytes) -> Delivery {
         let in_hand = self.hands.give(letter.key.clone());
+        let name = letter.key.rsplit('/').next().map(str::to_owned);
         let (settler, gone) = (self.settler.clone(), self.gone.clone());
         let settle = async move {
             // Remembered while it is still in hand: in between, an older list could bring it again.
@@ -190,6 +191,6 @@ impl Inbox {
             }
             Ok(())
         };
-        Delivery { raw, settle: Settle::new(move || settle.boxed()) }
+        Delivery { raw, settle: Settle::new(move || settle.boxed()), name }
     }
 }

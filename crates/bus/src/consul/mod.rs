@@ -8,6 +8,7 @@
 //!   is tried there too: if it succeeds, that is certain; if not, the caller is told that it is unknown.
 //! - Sessions are not used: their time limits are twice what they say.
 
+mod blobs;
 mod bucket;
 mod bus;
 mod client;
@@ -18,9 +19,9 @@ mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use clawstead_world::World;
+use clawstead_world::{Clock, World};
 
-use crate::{Bus, Coord, CoordError, MailBox};
+use crate::{Bus, Coord, CoordError, MailBox, Tls};
 use bucket::Bucket;
 use client::Client;
 
@@ -36,6 +37,8 @@ pub struct Settings {
     pub servers: Vec<String>,
     /// The ACL token, where the farm has access control.
     pub token: Option<String>,
+    /// Certificates for `https://` addresses.
+    pub tls: Tls,
     /// Names of the keys.
     pub names: Names,
     /// How long a watch waits at most before it asks again. Default 55 s.
@@ -91,7 +94,7 @@ impl Settings {
     /// These servers, everything else as by default.
     #[must_use]
     pub fn at(servers: impl IntoIterator<Item = String>) -> Self {
-        Self { servers: servers.into_iter().collect(), token: None, names: Names::default(), wait: Duration::from_secs(55), letters_per_second: 50, burst: 200 }
+        Self { servers: servers.into_iter().collect(), token: None, tls: Tls::default(), names: Names::default(), wait: Duration::from_secs(55), letters_per_second: 50, burst: 200 }
     }
 }
 
@@ -109,6 +112,7 @@ pub struct Consul {
     names: Arc<Names>,
     wait: Duration,
     bucket: Arc<Bucket>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Consul {
@@ -131,6 +135,7 @@ impl Consul {
             names: Arc::new(settings.names.clone()),
             wait: settings.wait,
             bucket: Arc::new(Bucket::new(settings.letters_per_second, settings.burst)),
+            clock: world.clock.clone(),
         })
     }
 

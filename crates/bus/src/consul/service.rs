@@ -9,10 +9,30 @@ use crate::{CoordError, Member};
 
 /// A service whose check stays critical for this long is removed by Consul: long enough to see what died.
 const REMOVED_AFTER: &str = "24h";
+/// How often Consul asks a gateway itself, and how long it waits for the answer.
+const ASKED_EVERY: (&str, &str) = ("10s", "2s");
 /// Bytes of a note that are kept: what Consul shows.
 const NOTE_MAX: usize = 4096;
 
 pub(super) async fn register(client: &Client, me: &Member) -> Result<(), CoordError> {
+    let mut checks = vec![json!({
+        "CheckID": check(me),
+        "Name": "the gateway is alive",
+        "TTL": format!("{}ms", me.check_ttl.as_millis()),
+        "DeregisterCriticalServiceAfter": REMOVED_AFTER,
+    })];
+    if let Some(url) = &me.check_url {
+        // It begins as passing: the first look comes within ten seconds, and the other check tells of life at once.
+        checks.push(json!({
+            "CheckID": format!("http:{}", me.id),
+            "Name": "the gateway answers",
+            "HTTP": url,
+            "Interval": ASKED_EVERY.0,
+            "Timeout": ASKED_EVERY.1,
+            "Status": "passing",
+            "DeregisterCriticalServiceAfter": REMOVED_AFTER,
+        }));
+    }
     let body = json!({
         "ID": me.id,
         "Name": me.service,
@@ -21,12 +41,7 @@ pub(super) async fn register(client: &Client, me: &Member) -> Result<(), CoordEr
         "Tags": me.tags,
         "Meta": me.meta,
         "EnableTagOverride": false,
-        "Check": {
-            "CheckID": check(me),
-            "Name": "the gateway is alive",
-            "TTL": format!("{}ms", me.check_ttl.as_millis()),
-            "DeregisterCriticalServiceAfter": REMOVED_AFTER,
-        },
+        "Checks": checks,
     });
     let answer = client.ask(Ask::put("/v1/agent/service/register", body.to_string())).await?;
     if answer.status == StatusCode::OK { Ok(()) } else { Err(client.odd(&format!("status {} to a registration", answer.status))) }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{AGAIN_AFTER, BOX_BYTES_MAX, BOX_LETTERS_MAX, DEDUPE_MAX, ENGINE, FULL_RETRY, Fate, Hub, INLINE_MAX, Inner, Part};
-use crate::{Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed, Settle, coord::REQUEST_TIMEOUT};
+use crate::{Blobs, Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed, Settle, coord::REQUEST_TIMEOUT};
 
 /// One box.
 #[derive(Default)]
@@ -165,12 +166,38 @@ impl Bus for MemoryBus {
         .boxed()
     }
 
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        Some(self)
+    }
+
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
         self.request(|inner| match inner.boxes.get(of) {
             None => Depth::default(),
             Some(held) => Depth { letters: held.letters.len() as u64, bytes: Some(held.bytes as u64) },
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Blobs for MemoryBus {
+    async fn put(&self, name: &str, bytes: &Bytes, keep: Duration) -> Result<(), BusError> {
+        crate::blobs::check(ENGINE, bytes)?;
+        let until = Instant::now() + keep;
+        self.request(|inner| drop(inner.blobs.insert(name.to_owned(), (bytes.clone(), until)))).await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Bytes>, BusError> {
+        let now = Instant::now();
+        self.request(|inner| {
+            inner.blobs.retain(|_, (_, until)| *until > now);
+            inner.blobs.get(name).map(|(bytes, _)| bytes.clone())
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), BusError> {
+        self.request(|inner| drop(inner.blobs.remove(name))).await
     }
 }
 
@@ -203,7 +230,7 @@ impl Subscription {
                         Ok((number, raw)) => {
                             let unsettled =
                                 Unsettled { hub: self.hub.clone(), who: self.who.clone(), from: self.from.clone(), number, subscription: self.number };
-                            return Some(Ok(Delivery { raw, settle: Settle::new(move || unsettled.settle().boxed()) }));
+                            return Some(Ok(Delivery { raw, settle: Settle::new(move || unsettled.settle().boxed()), name: None }));
                         }
                         Err(at) => look_again = at,
                     }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{ENGINE, Fate, Hub, Inner, Part, Registered};
+use super::{ENGINE, Fate, Hub, Inner, Part, Registered, WatchFate};
 use crate::{CasError, Change, Check, Coord, CoordError, Entry, Member, Op, Version, coord::REQUEST_TIMEOUT, rules};
 
 pub(super) struct MemoryCoord {
@@ -235,6 +235,14 @@ impl Watch {
                 self.told.push_back(Change::Lost("no answer in time".into()));
             }
             return;
+        }
+        match self.hub.faults.watch(&self.who) {
+            WatchFate::Told => {}
+            WatchFate::Again => self.sees = Sees::Nothing,
+            WatchFate::Lost => {
+                self.sees = Sees::Lost;
+                self.told.push_back(Change::Lost("the watch broke".into()));
+            }
         }
         let inner = self.hub.lock();
         let now: BTreeMap<String, Entry> = inner.below(&self.prefix).map(|at| (at.0.clone(), entry(at))).collect();

@@ -57,6 +57,18 @@ pub enum Fate {
     AnswerLost,
 }
 
+/// What happens to one watch when it looks for changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchFate {
+    /// It tells them.
+    #[default]
+    Told,
+    /// It breaks: it tells that the store is away, and begins anew.
+    Lost,
+    /// Its place in the history is gone (an index that went back): it tells everything again.
+    Again,
+}
+
 /// Decides about single requests and letters. Called while the engine is locked: it may not call the engine.
 pub trait Faults: Send + Sync {
     /// A request of `who`.
@@ -72,6 +84,11 @@ pub trait Faults: Send + Sync {
     /// How much later than the change `who` hears of it from a watch.
     fn watch_delay(&self, _who: &str) -> Duration {
         Duration::ZERO
+    }
+
+    /// What happens to a watch of `who` that is about to tell a change.
+    fn watch(&self, _who: &str) -> WatchFate {
+        WatchFate::Told
     }
 }
 
@@ -100,6 +117,8 @@ struct Inner {
     members: BTreeMap<(String, String), Registered>,
     boxes: BTreeMap<MailBox, bus::Held>,
     cut: BTreeSet<(String, Part)>,
+    /// Blobs and until when they are kept.
+    blobs: BTreeMap<String, (Bytes, Instant)>,
     /// The last subscription or letter number given.
     number: u64,
     /// How often keys or boxes were changed.

@@ -26,6 +26,7 @@ use super::{
     BUSY, ENGINE, NatsConfig, NatsConfigError, names,
     signals::{Line, Signals, decoded},
 };
+use crate::Tls;
 use crate::mail::{BusError, Published};
 
 /// How long the stream remembers what it has, to recognise repeats.
@@ -78,6 +79,7 @@ pub(super) struct Ready {
 /// The servers and the connection.
 pub(super) struct Link {
     servers: Vec<ServerAddr>,
+    tls: Tls,
     /// All addresses, without credentials.
     at: String,
     stream: stream::Config,
@@ -112,7 +114,8 @@ impl Link {
             duplicate_window: DEDUPE_WINDOW,
             ..stream::Config::default()
         };
-        Ok(Self { servers, at, stream, request_timeout: config.request_timeout, ready: OnceCell::new(), signals: Arc::default() })
+        config.tls.check().map_err(NatsConfigError::Tls)?;
+        Ok(Self { servers, tls: config.tls.clone(), at, stream, request_timeout: config.request_timeout, ready: OnceCell::new(), signals: Arc::default() })
     }
 
     /// The name of the farm's stream.
@@ -188,6 +191,26 @@ impl Link {
         match asked {
             Ok(info) => Ok(info.pointer("/state/subjects").and_then(Value::as_object).map_or(0, |all| all.values().filter_map(Value::as_u64).sum())),
             Err(Fault::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(0),
+            Err(fault) => Err(self.told(fault)),
+        }
+    }
+
+    /// The last message of a subject; none when there is none.
+    pub(super) async fn last_of(&self, subject: &str) -> Result<Option<Bytes>, BusError> {
+        let asked: Result<Value, Fault> = self.api(format!("STREAM.MSG.GET.{}", self.stream()), Body::Json(&json!({ "last_by_subj": subject }))).await;
+        match asked {
+            Ok(answer) => Ok(super::blobs::data_of(&answer)),
+            Err(Fault::Refused(error)) if matches!(error.error_code(), ErrorCode::STREAM_NOT_FOUND | ErrorCode::NO_MESSAGE_FOUND) => Ok(None),
+            Err(fault) => Err(self.told(fault)),
+        }
+    }
+
+    /// Removes all messages of these subjects.
+    pub(super) async fn purge(&self, subjects: &str) -> Result<(), BusError> {
+        let asked: Result<Value, Fault> = self.api(format!("STREAM.PURGE.{}", self.stream()), Body::Json(&json!({ "filter": subjects }))).await;
+        match asked {
+            Ok(_) => Ok(()),
+            Err(Fault::Refused(error)) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(()),
             Err(fault) => Err(self.told(fault)),
         }
     }
@@ -321,6 +344,15 @@ impl Link {
                 Some(password) => options.user_and_password(decoded(user), decoded(password)),
                 None => options.token(decoded(user)),
             };
+        }
+        if let Some(ca) = &self.tls.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        if let Some((certificate, key)) = &self.tls.identity {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        if self.servers.iter().any(|server| server.scheme() == "tls") {
+            options = options.require_tls(true);
         }
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.away(error.to_string()))?;
         let mut jetstream = jetstream::new(client.clone());

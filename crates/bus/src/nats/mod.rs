@@ -27,6 +27,7 @@
 //! the letter (its `sync_interval`), so with one replica a power failure may lose what it accepted; use three. The
 //! sender's receipts cover both. NATS 2.9 or later; user and password or a token in the address, TLS with `tls://`.
 
+mod blobs;
 mod link;
 mod names;
 mod signals;
@@ -41,6 +42,7 @@ use clawstead_world::Clock;
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 use self::link::Link;
+use crate::Tls;
 use crate::mail::{Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed};
 
 /// The name of the engine in messages.
@@ -56,6 +58,8 @@ pub struct NatsConfig {
     /// `nats://` or `tls://` addresses of one cluster, at least one. Credentials may be in the first that has some:
     /// `user:password@` or `token@`.
     pub servers: Vec<String>,
+    /// Certificates for `tls://` addresses.
+    pub tls: Tls,
     /// The farm: part of the stream's name and of every subject. Any text.
     pub farm_id: String,
     /// Copies of each letter: 1, or 3 in a cluster of three and more. Default 1.
@@ -76,6 +80,7 @@ impl NatsConfig {
     pub fn new(farm_id: impl Into<String>, servers: Vec<String>) -> Self {
         Self {
             servers,
+            tls: Tls::default(),
             farm_id: farm_id.into(),
             replicas: 1,
             request_timeout: Duration::from_secs(2),
@@ -109,6 +114,9 @@ pub enum NatsConfigError {
         /// Its place in the list, from 1.
         position: usize,
     },
+    /// A certificate file.
+    #[error("TLS to NATS: {0}")]
+    Tls(String),
     /// JetStream keeps an odd number of copies, five at most.
     #[error("JetStream keeps 1, 3 or 5 copies of a letter, not {0}")]
     Replicas(usize),
@@ -174,6 +182,10 @@ impl Bus for NatsBus {
             Some((next, subscription))
         })
         .boxed()
+    }
+
+    fn blobs(&self) -> Option<&dyn crate::Blobs> {
+        Some(self)
     }
 
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {

@@ -60,6 +60,11 @@ pub(super) fn subject(farm_id: &str, of: &MailBox) -> String {
     }
 }
 
+/// What the subjects of a blob begin with.
+pub(super) fn blob(farm_id: &str, name: &str) -> String {
+    format!("openclaw.{}.blob.{}", token(farm_id), token(name))
+}
+
 /// One owner of a box, as its consumer is named: `unit=<box>=<number>=<owner>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {

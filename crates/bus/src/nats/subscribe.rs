@@ -216,7 +216,7 @@ impl Subscription {
             }
             .boxed()
         });
-        Some(Delivery { raw: message.payload.clone(), settle })
+        Some(Delivery { raw: message.payload.clone(), settle, name: None })
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use clawstead_world::{TaskKind, Tasks, World};
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,7 +27,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{ENGINE, Settings, schema};
-use crate::{CasError, CoordError, coord::REQUEST_TIMEOUT};
+use crate::{CasError, CoordError, Tls, coord::REQUEST_TIMEOUT};
 
 /// Longest name of a schema: its channel has a longer one, and names have at most 63 bytes.
 const SCHEMA_MAX: usize = 50;
@@ -113,7 +113,7 @@ impl Link {
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
             SslMode::Prefer if local => None,
-            _ => Some(tls(settings.ca_file.as_deref()).map_err(CoordError::Invalid)?),
+            _ => Some(connector(&settings.tls).map_err(CoordError::Invalid)?),
         };
         Ok(Self {
             hosts: one_by_one(&config),
@@ -341,9 +341,9 @@ fn one_by_one(config: &Config) -> Vec<Config> {
     each.collect()
 }
 
-fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, String> {
+fn connector(tls: &Tls) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
-    if let Some(path) = ca_file {
+    if let Some(path) = tls.ca.as_deref() {
         let unreadable = |err: &dyn std::fmt::Display| format!("{} cannot be read: {err}", path.display());
         for certificate in CertificateDer::pem_file_iter(path).map_err(|err| unreadable(&err))? {
             let certificate = certificate.map_err(|err| unreadable(&err))?;
@@ -360,7 +360,11 @@ fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|err| err.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+        .with_root_certificates(roots);
+    let Some((certificates, key)) = &tls.identity else { return Ok(MakeRustlsConnect::new(config.with_no_client_auth())) };
+    let unreadable = |path: &Path, err: &dyn std::fmt::Display| format!("{} cannot be read: {err}", path.display());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificates).map_err(|err| unreadable(certificates, &err))?.collect();
+    let chain = chain.map_err(|err| unreadable(certificates, &err))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|err| unreadable(key, &err))?;
+    Ok(MakeRustlsConnect::new(config.with_client_auth_cert(chain, key).map_err(|err| err.to_string())?))
 }

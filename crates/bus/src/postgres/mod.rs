@@ -11,11 +11,11 @@ mod member;
 mod schema;
 mod watch;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use clawstead_world::World;
 
-use crate::{Coord, CoordError};
+use crate::{Coord, CoordError, Tls};
 use link::Link;
 use listen::Listener;
 
@@ -30,22 +30,22 @@ pub struct Settings {
     /// The schema the tables are in; made when it is not there. Letters a-z, digits and `_`, at most 50. Default
     /// `openclaw_farm`.
     pub schema: String,
-    /// The certificates that the server's is checked with; by default those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// The certificates that the server's is checked with (by default those of the system), and ours where it wants one.
+    pub tls: Tls,
 }
 
 impl Settings {
     /// This address, everything else as by default.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), schema: "openclaw_farm".into(), ca_file: None }
+        Self { url: url.into(), schema: "openclaw_farm".into(), tls: Tls::default() }
     }
 }
 
 impl fmt::Debug for Settings {
     /// The address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("schema", &self.schema).field("ca_file", &self.ca_file).finish_non_exhaustive()
+        f.debug_struct("Settings").field("schema", &self.schema).field("tls", &self.tls).finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -63,12 +65,24 @@ pub(super) struct Link {
     role_checked: Blocking<Option<Instant>>,
 }
 
+/// The certificates of the settings, as the client wants them.
+fn certificates(config: &RedisConfig) -> Result<TlsCertificates, RedisConfigError> {
+    let identity = config.tls.identity_pem().map_err(RedisConfigError::Tls)?;
+    let client_tls = identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+    Ok(TlsCertificates { client_tls, root_cert: config.tls.ca_pem().map_err(RedisConfigError::Tls)? })
+}
+
 impl Link {
     /// Reads the addresses.
     pub(super) fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
         let mut servers = Vec::with_capacity(config.servers.len());
         for (index, address) in config.servers.iter().enumerate() {
-            let client = Client::open(address.as_str()).map_err(|error| {
+            let secured = address.starts_with("rediss:") && !config.tls.is_default();
+            let opened = if secured { Client::build_with_tls(address.as_str(), certificates(config)?) } else { Client::open(address.as_str()) };
+            let client = opened.map_err(|error| {
+                if secured {
+                    return RedisConfigError::Tls(words(&error));
+                }
                 // The error's own text is general, but nothing of it is shown that could hold the address.
                 let why = if error.kind() == ErrorKind::InvalidClientConfig { "not a Redis address" } else { "not understood" };
                 RedisConfigError::Address { position: index + 1, why: why.to_owned() }

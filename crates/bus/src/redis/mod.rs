@@ -25,6 +25,7 @@
 //!
 //! Set Redis up with `appendonly yes` and `maxmemory-policy noeviction`; version 6.2 or later.
 
+mod blobs;
 mod link;
 mod scripts;
 mod subscribe;
@@ -38,6 +39,7 @@ use clawstead_world::Clock;
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 use self::link::Link;
+use crate::Tls;
 use crate::mail::{Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed};
 
 /// The name of the engine in messages.
@@ -54,6 +56,8 @@ pub struct RedisConfig {
     pub servers: Vec<String>,
     /// The farm: part of every key. Letters, digits, `-`, `_` and `.`.
     pub farm_id: String,
+    /// Certificates for `rediss://` addresses.
+    pub tls: Tls,
     /// How long one request may take, connecting included. Default 2 s.
     pub request_timeout: Duration,
     /// Letters read by somebody and not settled come again after this long. Default 10 s.
@@ -71,6 +75,7 @@ impl RedisConfig {
         Self {
             servers,
             farm_id: farm_id.into(),
+            tls: Tls::default(),
             request_timeout: Duration::from_secs(2),
             claim_idle: Duration::from_secs(10),
             again_after: Duration::from_secs(1),
@@ -100,6 +105,9 @@ pub enum RedisConfigError {
         /// What is wrong.
         why: String,
     },
+    /// A certificate file.
+    #[error("TLS to Redis: {0}")]
+    Tls(String),
     /// A farm id that would run into other keys.
     #[error("the farm id {0:?} cannot be part of a Redis key: use letters, digits, '-', '_' and '.'")]
     FarmId(String),
@@ -194,6 +202,10 @@ impl Bus for RedisBus {
             Some((next, subscription))
         })
         .boxed()
+    }
+
+    fn blobs(&self) -> Option<&dyn crate::Blobs> {
+        Some(self)
     }
 
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {

@@ -192,7 +192,7 @@ impl Subscription {
             }
             .boxed()
         });
-        Delivery { raw: letter.raw, settle }
+        Delivery { raw: letter.raw, settle, name: None }
     }
 }
 

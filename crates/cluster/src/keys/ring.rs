@@ -96,6 +96,17 @@ impl KeyRing {
         if record.status < self.stages[&record.kid] { Err(skipped("an earlier stage than was seen before; the later one holds")) } else { Ok(()) }
     }
 
+    /// When the store answered last; none when it never did.
+    #[must_use]
+    pub const fn fresh_at(&self) -> Option<u64> {
+        self.fresh_at_ms
+    }
+
+    /// Nothing was heard yet after all.
+    pub const fn forget_age(&mut self) {
+        self.fresh_at_ms = None;
+    }
+
     /// A record is gone. A revoked key stays revoked.
     pub fn remove(&mut self, kid: &str) {
         self.keys.remove(kid);

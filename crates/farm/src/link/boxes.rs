@@ -197,7 +197,7 @@ impl Subscription {
                 match held.hand_out(self.number) {
                     Ok((letter, raw)) => {
                         let hand = InHand { boxes: self.boxes.clone(), of: self.from.clone(), letter, subscription: self.number };
-                        return Delivery { raw, settle: Settle::new(move || hand.settle().boxed()) };
+                        return Delivery { raw, settle: Settle::new(move || hand.settle().boxed()), name: None };
                     }
                     Err(at) => again = at,
                 }

@@ -132,7 +132,7 @@ impl Call {
     /// A call for the gateway itself, with the default time.
     #[must_use]
     pub fn new(method: &str, params: Value) -> Self {
-        Self { method: method.to_owned(), params, caller: Value::Null, traceparent: None, deadline_ms: CALL_DEADLINE_DEFAULT_MS }
+        Self { method: method.to_owned(), params, caller: Value::Null, traceparent: clawstead_world::trace::current(), deadline_ms: CALL_DEADLINE_DEFAULT_MS }
     }
 }
 

@@ -137,6 +137,10 @@ impl Bus for FallbackBus {
         stream::select(self.primary.subscribe(from, consumer), self.second.subscribe(from, consumer)).boxed()
     }
 
+    fn blobs(&self) -> Option<&dyn clawstead_bus::Blobs> {
+        self.primary.blobs()
+    }
+
     /// What waits in both; what cannot be asked does not count unless neither can.
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
         match (self.primary.depth(of).await, self.second.depth(of).await) {

@@ -8,13 +8,17 @@ use clawstead_cluster::{
     letter::status_query,
     names::party_unit,
 };
+use clawstead_terms::Unit;
 use tokio::sync::mpsc;
 
-use super::clerk::{Clerk, Command};
+use super::{
+    bodies::offer,
+    clerk::{Clerk, Command},
+};
 
 impl Clerk {
     /// Hands an attempt to the bus.
-    pub(super) fn publish(&self, envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64) {
+    pub(super) fn publish(&self, unit: Unit, envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64) {
         let (parts, commands) = (Arc::clone(&self.parts), self.commands.clone());
         clawstead_world::spawn(async move {
             let id = envelope.message_id.clone();
@@ -28,6 +32,16 @@ impl Clerk {
                 ..Hop::default()
             };
             let to = MailBox::Unit(envelope.target_agent.clone());
+            // The link to this gateway is asked first; where there is none, or it was no use, the engine has the body too.
+            if envelope.body_ref.is_some()
+                && (parts.peers.is_none() || attempt > 0)
+                && let Some(blobs) = parts.bus.blobs()
+                && let Err(why) = offer(&parts, blobs, &unit, &envelope).await
+            {
+                tracing::debug!(message = id, why, "the body of a letter was not carried");
+                let _ = commands.send(Command::NotCarried { id, after_ms: None }).await;
+                return;
+            }
             let bytes = Envelope::clone(&envelope).with_hop(hop, &parts.key.load()).and_then(|letter| letter.to_bytes());
             let after_ms = match bytes {
                 Err(refusal) => {
@@ -44,6 +58,18 @@ impl Clerk {
                 },
             };
             let _ = commands.send(Command::NotCarried { id, after_ms }).await;
+        });
+    }
+
+    /// A letter with a large body ended: the engine need not keep the body. What is left is over with its time.
+    pub(super) fn forget_body(&self, envelope: Arc<Envelope>) {
+        let parts = Arc::clone(&self.parts);
+        clawstead_world::spawn(async move {
+            if let Some(blobs) = parts.bus.blobs()
+                && let Err(err) = blobs.remove(&envelope.message_id).await
+            {
+                tracing::debug!(%err, "a body stays with the engine until its time is over");
+            }
         });
     }
 
@@ -68,6 +94,10 @@ impl Clerk {
 
     /// Tells the sender of a letter where it stands. Lost receipts are made good by its next attempt.
     pub(super) fn send_receipt(&self, letter: Arc<Envelope>, receipt: Receipt) {
+        // Nobody waits for one of a letter that was put here by hand.
+        if letter.sig.is_none() {
+            return;
+        }
         let parts = Arc::clone(&self.parts);
         let owner = party_unit(&letter.source_agent).and_then(|unit| parts.places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
         let gateway = owner.unwrap_or_else(|| letter.source_gateway.clone());

@@ -9,8 +9,8 @@ use std::{
 use clawstead_bus::{Delivery, MailBox, Settle};
 use clawstead_cluster::{
     Now,
-    envelope::{Envelope, MailState, Receipt},
-    letter::{Action, Change, Cx, Desk, Event, Outgoing, Owner, Pace, Posting},
+    envelope::{BodyRef, Envelope, MailState, Receipt},
+    letter::{Action, Change, Cx, Desk, Event, Outgoing, Owner, Pace, Posting, Sight},
     names::{party_unit, unit_party},
     policy::Limiter,
 };
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DeadRow, Handled, Head, Outcome, Parts, RemoteRun, SentRow, Waiting, envelope_of,
+    bodies::{Fetched, Fetching, Signed, sent_key},
     inbox::Inbox,
     lock,
     rows::{self, env_key, is_open, out_key, run_key, tell},
@@ -40,8 +41,10 @@ const REBUILD_AFTER: Duration = Duration::from_millis(500);
 pub(super) enum Command {
     /// Write a letter.
     Post { post: Post, reply: oneshot::Sender<Result<Posted, Failure>> },
-    /// Something came.
-    Arrived(Delivery),
+    /// Something came, into this box.
+    Arrived(MailBox, Delivery),
+    /// A body came, or it cannot be had.
+    Fetched(Box<Fetched>),
     /// The bus did not take an attempt: it is away, or wants nothing before so many ms.
     NotCarried { id: String, after_ms: Option<u64> },
     /// Work ended.
@@ -57,7 +60,7 @@ pub(super) enum Command {
     /// End a letter.
     GiveUp { id: String, code: &'static str, reply: oneshot::Sender<Result<(), Failure>> },
     /// A letter in place of a dead one.
-    Replay { unit: Unit, dead: Box<DeadRow>, reply: oneshot::Sender<Result<String, Failure>> },
+    Replay { unit: Unit, dead: Box<DeadRow>, body: Option<String>, reply: oneshot::Sender<Result<String, Failure>> },
     /// Read everything again.
     Rebuild,
 }
@@ -87,9 +90,10 @@ pub(super) enum Posted {
 
 /// What follows when a batch is durable.
 pub(super) enum Then {
-    Publish { envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64 },
+    Publish { unit: Unit, envelope: Arc<Envelope>, attempt: u32, state: MailState, gateway: Option<String>, epoch: u64 },
     Ask { envelope: Arc<Envelope>, gateway: Option<String>, epoch: u64 },
     Receipt { letter: Arc<Envelope>, receipt: Receipt },
+    Forget(Arc<Envelope>),
     Work { unit: Unit, key: String, letter: Arc<Envelope> },
     Settle(Settle),
     Posted(oneshot::Sender<Result<Posted, Failure>>),
@@ -115,6 +119,7 @@ pub(super) struct Clerk {
     live: BTreeMap<String, Live>,
     pub(super) inbox: Inbox,
     pub(super) limiter: Limiter,
+    pub(super) fetching: Fetching,
     ord: u64,
     jobs: mpsc::UnboundedSender<Job<Follow>>,
     written: mpsc::UnboundedReceiver<Written<Follow>>,
@@ -141,6 +146,7 @@ impl Clerk {
             live: BTreeMap::new(),
             inbox: Inbox::default(),
             limiter: Limiter::default(),
+            fetching: Fetching::default(),
             ord: 0,
             jobs,
             written,
@@ -181,7 +187,8 @@ impl Clerk {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Post { post, reply } => self.post(post, reply).await,
-            Command::Arrived(delivery) => self.arrive(delivery).await,
+            Command::Arrived(from, delivery) => self.arrive(from, delivery).await,
+            Command::Fetched(fetched) => self.fetched(*fetched),
             Command::NotCarried { id, after_ms } => {
                 let now = self.parts.now();
                 let rng = Arc::clone(&self.parts.world.rng);
@@ -211,7 +218,7 @@ impl Clerk {
                 }
                 let _ = reply.send(if found { Ok(()) } else { Err(Failure::not_found(format!("no letter {id} is on its way here"))) });
             }
-            Command::Replay { unit, dead, reply } => self.replay(unit, *dead, reply),
+            Command::Replay { unit, dead, body, reply } => self.replay(unit, *dead, body, reply),
             Command::Rebuild => {
                 self.rebuilding = false;
                 self.rebuild().await;
@@ -229,6 +236,7 @@ impl Clerk {
 
     fn poll(&mut self, now: Now) -> Vec<Change> {
         let places = Arc::clone(&self.parts.places);
+        self.desk.sees(if places.sure() { Sight::Clear } else { Sight::Lost });
         let rng = Arc::clone(&self.parts.world.rng);
         let owner = |party: &str| party_unit(party).and_then(|unit| places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
         self.desk.poll(now, &owner, &|bound| rng.below(bound))
@@ -299,7 +307,8 @@ impl Clerk {
 
     fn follow(&mut self, then: Then) {
         match then {
-            Then::Publish { envelope, attempt, state, gateway, epoch } => self.publish(envelope, attempt, state, gateway, epoch),
+            Then::Publish { unit, envelope, attempt, state, gateway, epoch } => self.publish(unit, envelope, attempt, state, gateway, epoch),
+            Then::Forget(envelope) => self.forget_body(envelope),
             Then::Ask { envelope, gateway, epoch } => self.ask_status(envelope, gateway, epoch),
             Then::Receipt { letter, receipt } => self.send_receipt(letter, receipt),
             Then::Work { unit, key, letter } => self.begin(unit, key, letter),
@@ -323,7 +332,9 @@ impl Clerk {
     }
 
     /// Stores a new letter together with `ops`.
-    pub(super) fn enter(&mut self, unit: Unit, envelope: Envelope, run: Option<String>, mut ops: Vec<Op>, then: Follow) {
+    pub(super) fn enter(&mut self, unit: Unit, signed: Signed, run: Option<String>, mut ops: Vec<Op>, then: Follow) {
+        ops.extend(signed.body_op());
+        let envelope = signed.envelope;
         let now = self.parts.now();
         let id = envelope.message_id.clone();
         let (row, actions) = Outgoing::queued(id.clone(), envelope.expires_at());
@@ -376,7 +387,7 @@ impl Clerk {
             match action {
                 Action::Tell(_) | Action::Note(_) => {}
                 Action::Publish { attempt, state } => {
-                    then.push(Then::Publish { envelope: Arc::clone(&live.envelope), attempt, state, gateway: change.gateway.clone(), epoch });
+                    then.push(Then::Publish { unit: live.unit.clone(), envelope: Arc::clone(&live.envelope), attempt, state, gateway: change.gateway.clone(), epoch });
                 }
                 Action::Ask => then.push(Then::Ask { envelope: Arc::clone(&live.envelope), gateway: change.gateway.clone(), epoch }),
             }
@@ -386,6 +397,13 @@ impl Clerk {
         }
         live.sent.ended_at = Some(now);
         ops.push(Op::Delete(Table::Outbox, env_key(&id)));
+        if live.envelope.body_ref.is_some() {
+            then.push(Then::Forget(Arc::clone(&live.envelope)));
+        }
+        // A dead letter keeps its body: it may be sent again.
+        if let Some(key) = sent_key(&live.envelope).filter(|_| live.sent.row.state != MailState::DeadLetter) {
+            ops.push(Op::Delete(Table::Outbox, key));
+        }
         if live.sent.row.state == MailState::DeadLetter {
             let reason = live.sent.row.last_error.clone().unwrap_or_else(|| "unknown".into());
             let dead = DeadRow {
@@ -421,6 +439,11 @@ impl Clerk {
         {
             self.apply(change, Vec::new(), Vec::new());
         }
+    }
+
+    /// Large bodies that wait in a unit's outbox.
+    pub(super) fn large_bodies<'a>(&'a self, unit: &'a Unit) -> impl Iterator<Item = &'a BodyRef> {
+        self.live.values().filter(move |live| live.unit == *unit).filter_map(|live| live.envelope.body_ref.as_ref())
     }
 
     pub(super) fn sent_to(&self, message_id: &str) -> Option<String> {
@@ -502,7 +525,7 @@ impl Clerk {
                     None => return,
                     Some(Ok(delivery)) => {
                         troubled = false;
-                        if commands.send(Command::Arrived(delivery)).await.is_err() {
+                        if commands.send(Command::Arrived(from.clone(), delivery)).await.is_err() {
                             return;
                         }
                     }

@@ -10,7 +10,8 @@ use clawstead_cluster::{
     letter::{Act, Event, HandlerEnd, Row, RowInput, RowState, StatusQuery, UNKNOWN_LETTER, busy_level},
     names::party_unit,
     policy::Policy,
-    receive::{Checks, Known, Verdict, examine},
+    receive::{Checks, Known, Verdict, examine_opened},
+    simple::agent_letter,
 };
 use clawstead_state::{Batch, Op, Scan, Table};
 use clawstead_terms::{Failure, Unit};
@@ -19,6 +20,8 @@ use serde_json::Value;
 
 use super::{
     CALL_CONTENT_TYPE, Handled, Head, Incoming, Outcome, Parts, Places, RESULT_CONTENT_TYPE, RemoteRun, SentRow, TakenRow,
+    bodies::{Came, Wanted, filled, taken_key},
+    by_hand::ByHand,
     clerk::{Clerk, Command, Follow, Then},
     rows::{self, EPOCH, in_key, is_open, tell},
 };
@@ -38,10 +41,14 @@ type Place = (Unit, String);
 #[derive(Default)]
 pub(super) struct Inbox {
     open: BTreeMap<Place, TakenRow>,
+    /// Bytes of each open letter: writing one to count them is dear.
+    sizes: BTreeMap<Place, u64>,
     /// Bytes and number of open letters of a unit.
     depth: BTreeMap<Unit, (u64, u64)>,
-    /// Highest epoch seen of letters to a unit, by the unit that wrote.
+    /// Highest epoch seen of letters to a unit, by the unit that wrote; 0 where the store knows none.
     seen: BTreeMap<(Unit, Unit), u64>,
+    /// No row wants to tell that work goes on before this; found out anew when it comes.
+    quiet_until: Option<u64>,
 }
 
 impl Inbox {
@@ -49,23 +56,30 @@ impl Inbox {
         *self = Self::default();
     }
 
-    /// When the next row wants to tell that work goes on.
-    pub(super) fn due_at(&self) -> Option<u64> {
-        self.open.values().filter_map(|taken| taken.row.due_at()).min()
+    /// No row wants to tell that work goes on before this. Asked after every step, so it may be earlier than the truth.
+    pub(super) const fn due_at(&self) -> Option<u64> {
+        self.quiet_until
+    }
+
+    fn look_again(&mut self) {
+        self.quiet_until = self.open.values().filter_map(|taken| taken.row.due_at()).min();
     }
 
     fn insert(&mut self, place: Place, taken: TakenRow) {
-        let size = taken.letter.as_ref().map_or(0, size_of);
-        if self.open.insert(place.clone(), taken).is_none() {
-            let depth = self.depth.entry(place.0).or_default();
+        self.quiet_until = [self.quiet_until, taken.row.due_at()].into_iter().flatten().min();
+        if !self.open.contains_key(&place) {
+            let size = taken.letter.as_ref().map_or(0, size_of);
+            self.sizes.insert(place.clone(), size);
+            let depth = self.depth.entry(place.0.clone()).or_default();
             (depth.0, depth.1) = (depth.0 + size, depth.1 + 1);
         }
+        self.open.insert(place, taken);
     }
 
     fn remove(&mut self, place: &Place) -> Option<TakenRow> {
         let taken = self.open.remove(place)?;
         if let Some(depth) = self.depth.get_mut(&place.0) {
-            let size = taken.letter.as_ref().map_or(0, size_of);
+            let size = self.sizes.remove(place).unwrap_or(0);
             (depth.0, depth.1) = (depth.0.saturating_sub(size), depth.1.saturating_sub(1));
         }
         Some(taken)
@@ -73,7 +87,7 @@ impl Inbox {
 }
 
 fn size_of(letter: &Envelope) -> u64 {
-    letter.to_bytes().map_or(0, |bytes| bytes.len() as u64)
+    letter.to_bytes().map_or(0, |bytes| bytes.len() as u64) + letter.body_ref.as_ref().map_or(0, |body| body.size)
 }
 
 /// The world as the check sees it for one letter.
@@ -130,18 +144,23 @@ impl Checks for View<'_> {
 
 impl Clerk {
     /// Something came. It is settled when it is stored, or refused for good.
-    pub(super) async fn arrive(&mut self, delivery: Delivery) {
-        let Delivery { raw, settle } = delivery;
-        let peek = match open(&raw) {
-            Ok(opened) => opened.envelope,
+    pub(super) async fn arrive(&mut self, from: MailBox, delivery: Delivery) {
+        let Delivery { raw, settle, name } = delivery;
+        let opened = match open(&raw) {
+            Ok(opened) => opened,
             Err(refusal) => {
+                if let (MailBox::Unit(party), Some(name)) = (from, name) {
+                    return self.by_hand(ByHand { party, name, raw, refusal }, settle).await;
+                }
                 self.parts.witness.rejected(None, refusal.code(), &refusal.to_string());
                 return self.settle(settle);
             }
         };
+        let peek = &opened.envelope;
+        let head = Head::of(peek);
         let target = party_unit(&peek.target_agent);
         let source = party_unit(&peek.source_agent);
-        let place = target.clone().map(|unit| (unit, in_key(&peek)));
+        let place = target.clone().map(|unit| (unit, in_key(peek)));
         let (mut known, mut seen, mut asked) = (None, None, None);
         if let (Some(place), Some(source)) = (&place, &source)
             && self.parts.keeper.claims.get(&place.0).is_some()
@@ -166,12 +185,16 @@ impl Clerk {
         let verdict = {
             let ring = self.parts.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let policy = self.parts.policy.load();
-            let sent_to = (peek.kind == Kind::Receipt).then(|| Receipt::of(&peek).ok()).flatten().and_then(|receipt| self.sent_to(&receipt.of));
+            let sent_to = (peek.kind == Kind::Receipt).then(|| Receipt::of(peek).ok()).flatten().and_then(|receipt| self.sent_to(&receipt.of));
             let view = View { parts: &self.parts, ring: &ring, policy: &policy, seen, known: known.as_ref(), sent_to };
-            examine(&raw, &view, &mut self.limiter, now)
+            examine_opened(opened, &view, &mut self.limiter, now)
         };
         match (verdict, place) {
             (Verdict::Take(letter), Some(place)) => self.take(place, *letter, asked, settle, now),
+            (Verdict::Reopen(letter), Some(place)) if letter.body_ref.is_some() => match known {
+                Some(taken) => self.fetch(place, *letter, Wanted::Again(Box::new(taken)), settle),
+                None => self.settle(settle),
+            },
             (Verdict::Reopen(letter) | Verdict::Repeat(letter), Some(place)) => match known {
                 Some(taken) => self.again(place, taken, *letter, settle, now),
                 None => self.settle(settle),
@@ -195,7 +218,7 @@ impl Clerk {
             (Verdict::Refuse { refusal, answer }, _) => {
                 // A receipt for a letter that ended meanwhile is no news.
                 if refusal.code() != "receipt_unknown" {
-                    self.parts.witness.rejected(Some(&Head::of(&peek)), refusal.code(), &refusal.to_string());
+                    self.parts.witness.rejected(Some(&head), refusal.code(), &refusal.to_string());
                 }
                 if let Some(letter) = answer {
                     let epoch = party_unit(&letter.target_agent).and_then(|unit| self.parts.keeper.claims.get(&unit)).map_or(0, |fence| fence.epoch);
@@ -225,7 +248,7 @@ impl Clerk {
         self.send_receipt(Arc::new(letter), receipt);
     }
 
-    fn settle(&self, settle: Settle) {
+    pub(super) fn settle(&self, settle: Settle) {
         clawstead_world::spawn(async move {
             if let Err(err) = settle.done().await {
                 tracing::debug!(%err, "a letter was not settled; it comes again");
@@ -233,7 +256,12 @@ impl Clerk {
         });
     }
 
-    async fn known(&self, place: &Place) -> Result<Option<TakenRow>, Failure> {
+    /// Bytes and number of open letters of a unit.
+    pub(super) fn inbox_depth(&self, unit: &Unit) -> (u64, u64) {
+        self.inbox.depth.get(unit).copied().unwrap_or_default()
+    }
+
+    pub(super) async fn known(&self, place: &Place) -> Result<Option<TakenRow>, Failure> {
         match self.inbox.open.get(place) {
             Some(taken) => Ok(Some(taken.clone())),
             None => self.parts.keeper.get(&place.0, Table::Inbox, &place.1).await,
@@ -246,22 +274,30 @@ impl Clerk {
             return Ok(Some(*epoch));
         }
         let stored: Option<u64> = self.parts.keeper.get(target, Table::Meta, &format!("{EPOCH}{source}")).await?;
-        if let Some(epoch) = stored {
-            self.inbox.seen.insert(pair, epoch);
-        }
+        // Also when there is none, so that receipts, which store no epoch, do not ask each time.
+        self.inbox.seen.insert(pair, stored.unwrap_or(0));
         Ok(stored)
     }
 
     /// R1, and R4 at once: the sender keeps the order of a lane, so nothing has to wait here.
     fn take(&mut self, place: Place, letter: Envelope, asked: Option<RemoteRun>, settle: Settle, now: Now) {
         let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { return };
-        let (bytes, letters) = self.inbox.depth.get(&place.0).copied().unwrap_or_default();
+        let (bytes, letters) = self.inbox_depth(&place.0);
         if letter.kind != Kind::Reply
             && let Some(wait_ms) = busy_level(letters, bytes).turns_away(letter.priority())
         {
             self.busy_receipt(letter, wait_ms, epoch);
             return self.settle(settle);
         }
+        if letter.body_ref.is_some() {
+            return self.fetch(place, letter, Wanted::New(asked.map(Box::new)), settle);
+        }
+        self.take_whole(place, letter, None, asked, settle, now);
+    }
+
+    /// The same once the body is there. What came apart is stored with the row.
+    pub(super) fn take_whole(&mut self, place: Place, letter: Envelope, came: Option<Came>, asked: Option<RemoteRun>, settle: Settle, now: Now) {
+        let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { return };
         let (row, mut acts) = Row::arrived(&letter, epoch, now);
         let (row, more) = row.step(&RowInput::Start, epoch, now);
         acts.extend(more);
@@ -277,17 +313,25 @@ impl Clerk {
             }
         }
         if letter.content_type() == RESULT_CONTENT_TYPE && letter.kind == Kind::Reply {
+            drop(self.parts.world.tracer.begin("openclaw.farm.reply", clawstead_world::SpanKind::Consumer, letter.traceparent.as_deref()));
             let (row, more) = taken.row.step(&RowInput::End(HandlerEnd::Done), epoch, now);
             taken.row = row;
             acts.retain(|act| !matches!(act, Act::Work));
             acts.extend(more);
-            close_run(&letter, asked, now, &mut ops, &mut then);
+            close_run(came.as_ref().map_or(&letter, |came| &came.whole), asked, now, &mut ops, &mut then);
+        } else if let Some(came) = came {
+            ops.push(Op::Put(Table::Inbox, taken_key(&place.1), came.text));
         }
         self.keep(place, taken, &letter, acts, ops, then, now);
     }
 
     /// R2.
-    fn again(&mut self, place: Place, mut taken: TakenRow, letter: Envelope, settle: Settle, now: Now) {
+    fn again(&mut self, place: Place, taken: TakenRow, letter: Envelope, settle: Settle, now: Now) {
+        self.again_whole(place, taken, letter, None, settle, now);
+    }
+
+    /// The same with a body that came apart, where the work begins anew.
+    pub(super) fn again_whole(&mut self, place: Place, mut taken: TakenRow, letter: Envelope, came: Option<Came>, settle: Settle, now: Now) {
         let Some(epoch) = self.parts.keeper.claims.get(&place.0).map(|fence| fence.epoch) else { return };
         let (row, mut acts) = taken.row.step(&RowInput::Again(&letter), epoch, now);
         let (row, more) = if row.state == RowState::Delivered { row.step(&RowInput::Start, epoch, now) } else { (row, Vec::new()) };
@@ -296,11 +340,12 @@ impl Clerk {
         if matches!(taken.row.state, RowState::Processing) && taken.letter.is_none() {
             (taken.letter, taken.head) = (Some(letter.clone()), Head::of(&letter));
         }
-        self.keep(place, taken, &letter, acts, Vec::new(), vec![Then::Settle(settle)], now);
+        let body = came.map(|came| Op::Put(Table::Inbox, taken_key(&place.1), came.text));
+        self.keep(place, taken, &letter, acts, body.into_iter().collect(), vec![Then::Settle(settle)], now);
     }
 
     /// Stores a row with its events; receipts and work follow.
-    fn keep(&mut self, place: Place, taken: TakenRow, letter: &Envelope, acts: Vec<Act>, mut ops: Vec<Op>, mut then: Follow, now: Now) {
+    pub(super) fn keep(&mut self, place: Place, taken: TakenRow, letter: &Envelope, acts: Vec<Act>, mut ops: Vec<Op>, mut then: Follow, now: Now) {
         let unit = place.0.clone();
         let (more, follows) = self.fold(place, taken, letter, acts, now);
         ops.extend(more);
@@ -323,13 +368,16 @@ impl Clerk {
         }
         let mut then: Follow = events.iter().cloned().map(|event| Then::Tell(Box::new(taken.head.clone()), event)).collect();
         tell(&mut taken.history, events, now.wall);
-        then.extend(receipt.map(|receipt| Then::Receipt { letter, receipt }));
+        then.extend(receipt.map(|receipt| Then::Receipt { letter: Arc::clone(&letter), receipt }));
         then.extend(work);
         let over = matches!(taken.row.state, RowState::Acked | RowState::Failed);
         if over {
             taken.letter = None;
         }
         let mut ops = Vec::new();
+        if over && letter.body_ref.is_some() {
+            ops.push(Op::Delete(Table::Inbox, taken_key(&place.1)));
+        }
         match serde_json::to_string(&taken) {
             Ok(json) => ops.push(Op::Put(Table::Inbox, place.1.clone(), json)),
             Err(err) => tracing::error!(%err, "a row has no JSON form"),
@@ -345,7 +393,17 @@ impl Clerk {
     /// Begins the work of a letter; its end comes as a command.
     pub(super) fn begin(&self, unit: Unit, key: String, letter: Arc<Envelope>) {
         let (handler, commands) = (Arc::clone(&self.parts.handler), self.command_line());
+        let parts = Arc::clone(&self.parts);
         clawstead_world::spawn(async move {
+            let letter = match filled(&parts, &unit, &key, letter).await {
+                Ok(letter) => letter,
+                Err(failure) => {
+                    tracing::error!(%unit, err = %failure, "a letter cannot be worked on");
+                    let end = HandlerEnd::Failed { code: "body_lost".into(), retryable: true };
+                    let _ = commands.send(Command::Ended { unit, key, handled: Handled { end, outcome: None } }).await;
+                    return;
+                }
+            };
             let work = clawstead_world::spawn(async move {
                 let incoming = incoming(&letter);
                 handler.handle(&letter, incoming).await
@@ -369,7 +427,10 @@ impl Clerk {
         let done = handled.end == HandlerEnd::Done;
         let (row, acts) = taken.row.step(&RowInput::End(handled.end), epoch, now);
         taken.row = row;
-        let answer = handled.outcome.filter(|_| done && letter.kind == Kind::Request).map(|outcome| self.result_of(&letter, &outcome));
+        let answer = handled.outcome.filter(|_| done && letter.kind == Kind::Request).map(|outcome| {
+            // An answer that is too large is told to be: the asker does not wait for nothing.
+            self.result_of(&letter, &outcome).or_else(|failure| self.result_of(&letter, &Outcome::failed(failure)))
+        });
         match answer {
             None => self.keep(place, taken, &letter, acts, Vec::new(), Vec::new(), now),
             Some(Ok((unit, envelope))) => {
@@ -415,6 +476,7 @@ impl Clerk {
                 }
             }
         }
+        self.inbox.look_again();
     }
 
     /// Unfinished work of a unit goes on.
@@ -432,7 +494,8 @@ impl Clerk {
                 let Some(letter) = taken.letter.clone() else { continue };
                 let place = (unit.clone(), found.key);
                 let now = self.parts.now();
-                let going = taken.row.state == RowState::Processing && self.parts.handler.knows(&letter, &incoming(&letter)).await;
+                let seen = filled(&self.parts, unit, &place.1, Arc::new(letter.clone())).await.unwrap_or_else(|_| Arc::new(letter.clone()));
+                let going = taken.row.state == RowState::Processing && self.parts.handler.knows(&seen, &incoming(&seen)).await;
                 if going {
                     // Its run is with the agent and goes on there: that is no crash.
                     self.inbox.insert(place.clone(), taken);
@@ -493,6 +556,9 @@ fn close_run(letter: &Envelope, asked: Option<RemoteRun>, now: Now, ops: &mut Ve
 
 /// What a letter asks for.
 fn incoming(letter: &Envelope) -> Incoming {
+    if let Some(unsigned) = agent_letter(letter) {
+        return Incoming::Letter(Box::new(unsigned));
+    }
     match letter_of(letter) {
         Ok(Some(letter)) => Incoming::Letter(Box::new(letter)),
         // The check refused letters that cannot be read.

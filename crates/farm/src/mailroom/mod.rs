@@ -5,6 +5,8 @@
 //! after the rows that say so are durable. So a crash at any point loses only attempts, receipts and questions, which are
 //! made again, and never a letter or the knowledge that it was handled.
 
+mod bodies;
+mod by_hand;
 mod carrying;
 mod clerk;
 mod inbox;
@@ -37,6 +39,7 @@ use clawstead_world::{Accepted, TaskKind, World};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use bodies::Peers;
 pub use rows::{DeadRow, Head, OUT, Outcome, RemoteRun, SentRow, TakenRow, Told, env_key, out_key};
 pub use seams::{Handled, Handler, Incoming, Place, Places, Silent, Witness};
 
@@ -48,6 +51,8 @@ pub const RESULT_CONTENT_TYPE: &str = "application/vnd.clawstead.result+json";
 pub const READ_CAPABILITY: &str = "sessions.read";
 /// What is needed to answer.
 pub const REPLY_CAPABILITY: &str = "reply";
+/// How long a letter waits for its target when nobody says otherwise, ms: an hour.
+pub const LETTER_TTL_DEFAULT_MS: u64 = 3_600_000;
 /// Requests that wait for the clerk at most; more are told `Busy`.
 const COMMANDS_MAX: usize = 4096;
 /// Runs elsewhere that are read when somebody asks for one.
@@ -82,6 +87,25 @@ pub struct Parts {
     pub timing: Timing,
     /// Where boot time begins.
     pub began: tokio::time::Instant,
+    /// Where large bodies are had from; none without links.
+    pub peers: Option<Arc<dyn Peers>>,
+    /// What an operator may change while it runs.
+    pub rules: Arc<ArcSwap<Rules>>,
+}
+
+/// Rules of a mailroom that an operator may change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a letter that names no time waits for its target, ms (`farm.letterTtl`); at most a day.
+    pub letter_ttl_ms: u64,
+    /// Key prefixes below which unsigned letters are taken (`farm.acceptUnsigned`).
+    pub accept_unsigned: Vec<String>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { letter_ttl_ms: LETTER_TTL_DEFAULT_MS, accept_unsigned: Vec::new() }
+    }
 }
 
 impl Parts {
@@ -100,6 +124,8 @@ pub struct Mailroom {
     parts: Arc<Parts>,
     commands: mpsc::Sender<clerk::Command>,
     waiting: Arc<Mutex<Waiting>>,
+    /// The body that was asked for last: it is fetched piece by piece.
+    served: Arc<Mutex<Option<(String, bytes::Bytes)>>>,
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
@@ -115,7 +141,7 @@ impl Mailroom {
         let parts = Arc::new(parts);
         let (commands, inbound) = mpsc::channel(COMMANDS_MAX);
         let waiting = Arc::new(Mutex::new(Waiting::new()));
-        let room = Self { parts: Arc::clone(&parts), commands: commands.clone(), waiting: Arc::clone(&waiting) };
+        let room = Self { parts: Arc::clone(&parts), commands: commands.clone(), waiting: Arc::clone(&waiting), served: Arc::default() };
         let mut clerk = clerk::Clerk::new(Arc::clone(&parts), commands, waiting);
         for unit in units {
             clerk.take_over(unit).await?;
@@ -133,7 +159,9 @@ impl Mailroom {
     ///
     /// # Errors
     /// `Busy` when too much waits, `Forbidden` when such a letter does not travel, otherwise what the store says.
-    pub async fn send(&self, letter: Letter) -> Result<Accepted, Failure> {
+    pub async fn send(&self, mut letter: Letter) -> Result<Accepted, Failure> {
+        let span = self.parts.world.tracer.begin("openclaw.farm.send", clawstead_world::SpanKind::Producer, letter.traceparent.as_deref());
+        letter.traceparent = span.traceparent();
         let run = letter.run_id.as_str().to_owned();
         let agent = letter.to.agent.to_string();
         match self.post(clerk::Post::Letter(Box::new(letter))).await? {
@@ -176,6 +204,10 @@ impl Mailroom {
         let busy = || Failure::busy("too many letters wait to be written", 200);
         self.commands.try_send(clerk::Command::Post { post, reply }).map_err(|_| busy())?;
         answer.await.unwrap_or_else(|_| Err(Failure::unavailable("the gateway stops", 1_000)))
+    }
+
+    fn served(&self) -> std::sync::MutexGuard<'_, Option<(String, bytes::Bytes)>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn listen(&self, run: &str, agent: &str) -> watch::Receiver<Option<Arc<RemoteRun>>> {
@@ -254,8 +286,12 @@ impl Mailroom {
         if let Some(id) = &dead.replayed_as {
             return Err(Failure::invalid(format!("{message_id} was replayed as {id}")));
         }
+        let body = bodies::sent_body(&self.parts, unit, &dead.letter).await?;
+        if dead.letter.body_ref.is_some() && body.is_none() {
+            return Err(Failure::internal(format!("the body of {message_id} is not in the store any more; it cannot be sent again")));
+        }
         let unit = unit.clone();
-        self.ask(|reply| clerk::Command::Replay { unit, dead: Box::new(dead), reply }).await?
+        self.ask(|reply| clerk::Command::Replay { unit, dead: Box::new(dead), body, reply }).await?
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> clerk::Command) -> Result<T, Failure> {
@@ -298,8 +334,12 @@ impl Mailroom {
     /// `NotFound` when there is none.
     pub async fn drop_dead(&self, unit: &Unit, message_id: &str) -> Result<(), Failure> {
         let found: Option<DeadRow> = self.parts.keeper.get(unit, Table::DeadLetters, message_id).await?;
-        found.ok_or_else(|| Failure::not_found(format!("no dead letter {message_id}")))?;
-        self.parts.keeper.delete(unit, Table::DeadLetters, message_id).await
+        let dead = found.ok_or_else(|| Failure::not_found(format!("no dead letter {message_id}")))?;
+        let mut batch = clawstead_state::Batch::new(unit.clone()).delete(Table::DeadLetters, message_id);
+        if let Some(key) = bodies::sent_key(&dead.letter) {
+            batch = batch.delete(Table::Outbox, key);
+        }
+        self.parts.keeper.commit(batch).await.map_err(sort)
     }
 
     /// Removes rows that nobody needs any more: letters that ended an hour ago, receipts of letters that can only come

@@ -4,7 +4,9 @@
 //! | --- | --- | --- |
 //! | `outbox` | `farm/out/<message id>` | [`SentRow`], in the unit that writes |
 //! | `outbox` | `farm/env/<message id>` | its envelope; removed when the letter ended |
+//! | `outbox` | `farm/body/<hash>/<message id>` | the JSON text of a large body; removed when the letter ended, or its dead letter was dropped |
 //! | `inbox` | `farm/in/<hash of source and idempotency key>` | [`TakenRow`], in the unit that is written to |
+//! | `inbox` | `farm/body/<hash of source and idempotency key>` | the JSON text of a large body, until the work ended |
 //! | `dead_letters` | `<message id>` | [`DeadRow`] |
 //! | `meta` | `farm/run/<message id>` | [`RemoteRun`], in the unit that asked |
 //! | `meta` | `farm/asked/<run id>/<agent>` | the message id, in the same unit |

@@ -24,6 +24,11 @@ pub struct Place {
 pub trait Places: Send + Sync {
     /// Where a unit lives; none when nobody holds it.
     fn of(&self, unit: &Unit) -> Option<Place>;
+
+    /// Whether what it says is of now: false while the coordination store does not answer.
+    fn sure(&self) -> bool {
+        true
+    }
 }
 
 /// What a letter asks for, once it was checked.

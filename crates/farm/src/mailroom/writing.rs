@@ -1,7 +1,7 @@
 //! Letters as they are written: sealed, given their first row.
 
 use clawstead_cluster::{
-    envelope::{Envelope, Hop, Kind, LetterError, Outbound, Priority, TTL_DEFAULT_MS, TTL_MAX_MS, seal_letter},
+    envelope::{Envelope, Hop, Kind, LetterError, Outbound, Priority, TTL_MAX_MS, write_letter},
     letter::{Event, Replay, replay},
     names::{party_unit, unit_party},
 };
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     CALL_CONTENT_TYPE, DeadRow, Outcome, READ_CAPABILITY, REPLY_CAPABILITY, RESULT_CONTENT_TYPE, RemoteRun,
+    bodies::{Signed, sent_key},
     clerk::{Clerk, Post, Posted, Question, Then},
     rows::{asked_key, run_key, tell},
     untravelled,
@@ -24,10 +25,11 @@ impl Clerk {
             Post::Letter(letter) => self.seal(&letter),
             Post::Question(question) => self.ask(&question),
         };
-        let (unit, envelope, run) = match sealed {
+        let (unit, signed, run) = match sealed {
             Ok(sealed) => sealed,
             Err(failure) => return drop(reply.send(Err(failure))),
         };
+        let envelope = &signed.envelope;
         let key = asked_key(&run, &envelope.target_agent);
         match self.parts.keeper.get::<String>(&unit, Table::Meta, &key).await {
             Ok(None) => {}
@@ -37,15 +39,8 @@ impl Clerk {
         if let Err(full) = self.desk.room_for(&envelope.source_agent) {
             return drop(reply.send(Err(Failure::busy(full.to_string(), 1_000))));
         }
-        let size = envelope.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
-        let caps = self.parts.bus.caps();
-        if size > caps.inline_max {
-            let text = format!(
-                "the letter has {size} bytes; {} carries {} at most: send a file's place instead of its content",
-                self.parts.bus.engine(),
-                caps.inline_max
-            );
-            return drop(reply.send(Err(Failure::invalid(text))));
+        if let Err(full) = self.room_for_body(&unit, &signed) {
+            return drop(reply.send(Err(full)));
         }
         let remote = RemoteRun {
             run_id: run.clone(),
@@ -60,10 +55,10 @@ impl Clerk {
             return drop(reply.send(Err(Failure::internal("a run has no JSON form"))));
         };
         let ops = vec![Op::Insert(Table::Meta, key, index), Op::Put(Table::Meta, run_key(&remote.message_id), json)];
-        self.enter(unit, envelope, Some(run), ops, vec![Then::Posted(reply)]);
+        self.enter(unit, signed, Some(run), ops, vec![Then::Posted(reply)]);
     }
 
-    fn seal(&self, letter: &Letter) -> Result<(Unit, Envelope, String), Failure> {
+    fn seal(&self, letter: &Letter) -> Result<(Unit, Signed, String), Failure> {
         let unit = match &letter.from {
             Origin::Agent { agent, .. } => Unit::Agent(agent.clone()),
             Origin::Channel { channel, account, .. } => Unit::Account(channel.clone(), account.clone()),
@@ -77,14 +72,14 @@ impl Clerk {
             epoch,
             target_gateway: target.as_deref(),
             correlation_id: None,
-            ttl_default_ms: TTL_DEFAULT_MS,
+            ttl_default_ms: self.parts.rules.load().letter_ttl_ms,
             priority: Priority::Normal,
         };
-        let envelope = seal_letter(letter, &out, &self.parts.key.load()).map_err(|err| untravelled(&err))?;
-        Ok((unit, envelope, letter.run_id.as_str().to_owned()))
+        let envelope = write_letter(letter, &out, &self.parts.gateway).map_err(|err| untravelled(&err))?;
+        Ok((unit, self.seal_up(envelope)?, letter.run_id.as_str().to_owned()))
     }
 
-    fn ask(&self, question: &Question) -> Result<(Unit, Envelope, String), Failure> {
+    fn ask(&self, question: &Question) -> Result<(Unit, Signed, String), Failure> {
         let id = self.parts.world.rng.uuid_v7(self.parts.world.clock.now());
         let made = Made {
             id,
@@ -104,7 +99,7 @@ impl Clerk {
     }
 
     /// What became of a request, as a letter to whoever asked.
-    pub(super) fn result_of(&self, letter: &Envelope, outcome: &Outcome) -> Result<(Unit, Envelope), Failure> {
+    pub(super) fn result_of(&self, letter: &Envelope, outcome: &Outcome) -> Result<(Unit, Signed), Failure> {
         let to = party_unit(&letter.source_agent).ok_or_else(|| Failure::internal("the asker has no box"))?;
         let from = party_unit(&letter.target_agent).ok_or_else(|| Failure::internal("the target has no box"))?;
         let made = Made {
@@ -124,10 +119,10 @@ impl Clerk {
         Ok((from.clone(), self.compose(made)?))
     }
 
-    fn compose(&self, made: Made<'_>) -> Result<Envelope, Failure> {
+    fn compose(&self, made: Made<'_>) -> Result<Signed, Failure> {
         let epoch = self.epoch(made.from).ok_or_else(|| Failure::new(FailureCode::Fenced, format!("{} is not held by this gateway", made.from)))?;
         let party = |unit: &Unit| unit_party(unit).ok_or_else(|| Failure::internal("the gateway itself writes no letters"));
-        let mut envelope = Envelope {
+        let envelope = Envelope {
             schema_version: String::new(),
             farm_id: self.parts.farm.clone(),
             correlation_id: made.cause.clone().unwrap_or_else(|| made.id.clone()),
@@ -162,11 +157,10 @@ impl Clerk {
             hop_sig: None,
             extra: serde_json::Map::default(),
         };
-        envelope.sign(&self.parts.key.load()).map_err(|refusal| Failure::invalid(refusal.to_string()))?;
-        Ok(envelope)
+        self.seal_up(envelope)
     }
 
-    pub(super) fn replay(&mut self, unit: Unit, dead: DeadRow, reply: oneshot::Sender<Result<String, Failure>>) {
+    pub(super) fn replay(&mut self, unit: Unit, dead: DeadRow, body: Option<String>, reply: oneshot::Sender<Result<String, Failure>>) {
         let now = self.parts.now().wall;
         let id = self.parts.world.rng.uuid_v7(now);
         let Some(epoch) = self.epoch(&unit) else {
@@ -183,8 +177,10 @@ impl Clerk {
         tell(&mut marked.history, [Event::Replayed], now);
         let told = Then::Tell(Box::new(marked.head.clone()), Event::Replayed);
         let Ok(json) = serde_json::to_string(&marked) else { return drop(reply.send(Err(Failure::internal("a dead letter has no JSON form")))) };
-        let ops = vec![Op::Put(Table::DeadLetters, marked.head.message_id.clone(), json)];
-        self.enter(unit, envelope, None, ops, vec![told, Then::Replayed(reply, id)]);
+        let mut ops = vec![Op::Put(Table::DeadLetters, marked.head.message_id.clone(), json)];
+        // The body goes with the letter that is sent now.
+        ops.extend(sent_key(&marked.letter).map(|key| Op::Delete(Table::Outbox, key)));
+        self.enter(unit, Signed { envelope, body }, None, ops, vec![told, Then::Replayed(reply, id)]);
     }
 }
 

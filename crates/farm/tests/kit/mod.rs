@@ -5,35 +5,81 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use clawstead_bus::{Bus, memory::Memory};
+use clawstead_bus::{Blobs, Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed, memory::Memory};
 use clawstead_cluster::{
     envelope::Envelope,
     keys::{FarmRoot, GatewayKey, KeyRecord, KeyRing, KeyStatus},
     letter::{HandlerEnd, Timing},
     policy::{Policy, starter_policy},
 };
-use clawstead_farm::mailroom::{Handled, Handler, Incoming, Mailroom, Outcome, Parts, Place, Places, Silent};
+use clawstead_farm::mailroom::{Handled, Handler, Incoming, Mailroom, Outcome, Parts, Peers, Place, Places, Rules, Silent};
 use clawstead_state::{
     MemoryStore, Store,
     keeper::{Claims, Keeper},
 };
 use clawstead_terms::{Address, AgentId, Envelope as Letter, EnvelopeKind, Failure, Fence, Origin, Part, RunStatus, SessionKey, TurnOptions, Unit};
 use clawstead_world::{Accepted, World};
+use futures_util::stream::BoxStream;
 
-/// Who lives where; the test moves and kills.
+/// A bus that remembers what was handed to it, and may have no place for large bodies.
+pub struct Tap {
+    pub inner: Arc<dyn Bus>,
+    pub blobs: bool,
+    pub sent: Mutex<Vec<(MailBox, Sealed)>>,
+}
+
+impl Tap {
+    pub fn over(inner: Arc<dyn Bus>) -> Self {
+        Self { inner, blobs: true, sent: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Bus for Tap {
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
+    fn caps(&self) -> BusCaps {
+        self.inner.caps()
+    }
+
+    async fn publish(&self, to: &MailBox, letter: &Sealed) -> Result<Published, BusError> {
+        self.sent.lock().unwrap().push((to.clone(), letter.clone()));
+        self.inner.publish(to, letter).await
+    }
+
+    fn subscribe(&self, from: &MailBox, consumer: &str) -> BoxStream<'static, Result<Delivery, BusError>> {
+        self.inner.subscribe(from, consumer)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.inner.blobs().filter(|_| self.blobs)
+    }
+
+    async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
+        self.inner.depth(of).await
+    }
+}
+
+/// Who lives where; the test moves and kills. The second is set while the store does not answer.
 #[derive(Default)]
-pub struct Map(pub RwLock<BTreeMap<Unit, Place>>);
+pub struct Map(pub RwLock<BTreeMap<Unit, Place>>, pub AtomicBool);
 
 impl Places for Map {
     fn of(&self, unit: &Unit) -> Option<Place> {
         self.0.read().unwrap().get(unit).cloned()
+    }
+
+    fn sure(&self) -> bool {
+        !self.1.load(Ordering::Relaxed)
     }
 }
 
@@ -93,6 +139,9 @@ pub struct Farm {
     pub map: Arc<Map>,
     pub memory: Memory,
     pub seed: World,
+    /// Where a gateway has large bodies from; those without one have no link.
+    pub peers: BTreeMap<String, Arc<dyn Peers>>,
+    pub rules: Rules,
 }
 
 pub struct Node {
@@ -119,7 +168,7 @@ impl Farm {
             records.push(approved.stage(KeyStatus::Active).clone());
             keys.insert((*gateway).to_owned(), key);
         }
-        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed }
+        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed, peers: BTreeMap::new(), rules: Rules { letter_ttl_ms: 300_000, ..Rules::default() } }
     }
 
     pub async fn raise(&self, gateway: &str, agents: &[&str], store: Arc<MemoryStore>, epoch: u64) -> Node {
@@ -173,6 +222,8 @@ impl Farm {
             witness: Arc::new(Silent),
             timing: Timing::LAN,
             began,
+            peers: self.peers.get(gateway).cloned(),
+            rules: Arc::new(ArcSwap::from_pointee(self.rules.clone())),
         };
         let room = Mailroom::open(parts, &units).await.unwrap();
         Node { room, world, echo, store, name: gateway.to_owned() }
