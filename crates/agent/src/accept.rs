@@ -75,7 +75,7 @@ impl Lanes {
         let arrived = Queued { letter: Arc::clone(&letter), attempt: 0, set_aside: false, since: Some(now), behind: !idle };
         // What waits for more of the same person begins in the lane.
         let waits = settings.queue.inbound_of(&letter, &settings.reset_triggers) > 0;
-        let permit = if idle && !quiet && !waits { self.try_permit(&key) } else { None };
+        let permit = if idle && !quiet && !waits && !room.closing.is_cancelled() { self.try_permit(&key) } else { None };
         let mut begun = None;
         let refused = !idle && is_too_many(&settings, &desk, &letter);
         if refused {

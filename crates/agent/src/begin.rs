@@ -228,6 +228,9 @@ impl Lanes {
                     desk.lane = false;
                     return Ok(Step::Idle);
                 }
+                if room.closing.is_cancelled() {
+                    return Ok(Step::Closing);
+                }
                 let Some(settings) = self.parts.settings.agent(&room.agent) else {
                     return Err(TxError::Away { path: format!("the settings of agent {}", room.agent), why: "the agent was removed".into(), maybe: false });
                 };
@@ -243,6 +246,11 @@ impl Lanes {
                 Ok(Step::Begun(begun)) => {
                     self.set_active(session, &begun);
                     return Some(begun);
+                }
+                Ok(Step::Closing) => {
+                    // About to move: the next gateway begins it.
+                    drop((desk, permit.take()));
+                    room.closed.cancelled().await;
                 }
                 Ok(Step::Hold(wait)) => {
                     drop(desk);
@@ -518,6 +526,8 @@ impl Lanes {
 
 enum Step {
     Idle,
+    /// The agent is about to move.
+    Closing,
     NoPermit,
     /// More may come.
     Hold(Duration),

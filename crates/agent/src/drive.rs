@@ -99,6 +99,7 @@ impl<'a> Drive<'a> {
             Task::Resumed { steps_done, messages_done, open_calls } => (*steps_done, *messages_done, open_calls.clone()),
             _ => Default::default(),
         };
+        watch::broken_off(&lanes.parts.world.metrics, &open_calls);
         let turn = Turn::new(TurnPlan {
             run_id: begun.run_id.clone(),
             attempt: begun.attempt,
@@ -379,10 +380,14 @@ impl<'a> Drive<'a> {
             progress,
         };
         let shown = self.progress_in.clone();
+        let (room, store) = (Arc::clone(self.room), Arc::clone(&self.lanes.parts.store));
         let (index, name, arguments) = (call.index, call.name.clone(), call.arguments);
         let mut span = watch::tool_span(&cx.world.tracer, self.traceparent.as_deref(), &name);
         let traceparent = span.traceparent();
         let handle = self.calls.spawn(clawstead_world::penned(clawstead_world::trace::within(traceparent, async move {
+            if !room.may_act(&*store).await {
+                return Err(ToolError::Failed("it was not begun: this gateway may not act for the agent now".into()));
+            }
             let work = offer.call(&name, cx, arguments);
             tokio::pin!(work);
             loop {
@@ -415,6 +420,7 @@ impl<'a> Drive<'a> {
             Err(err) if err.is_cancelled() => return None,
             Err(err) => {
                 tracing::error!(session = %self.session.key, err = %err, "a tool panicked");
+                self.lanes.parts.world.metrics.inc(clawstead_world::M::UncertainEffects, &["tool"]);
                 (err.id(), Err(ToolError::Unknown("the tool broke off by a fault of the gateway".into())))
             }
         };

@@ -154,6 +154,22 @@ impl Lanes {
         }
     }
 
+    /// Before an agent moves in order: no turn of it begins any more, letters are stored; waits until its running turns
+    /// ended, `limit` at most. Then [`Lanes::release`].
+    pub async fn settle_down(&self, agent: &AgentId, limit: Duration) {
+        let Ok(room) = self.room(agent) else { return };
+        room.closing.cancel();
+        let quiet = || room.live_all().iter().all(|session| crate::session::lock(&session.active).is_none());
+        let mut going = self.inner.going.subscribe();
+        let _ = tokio::time::timeout(limit, going.wait_for(|_| quiet())).await;
+    }
+
+    /// Whether an agent has something to do: letters whose run has not ended.
+    #[must_use]
+    pub fn is_busy(&self, agent: &AgentId) -> bool {
+        self.room(agent).is_ok_and(|room| room.open.load(std::sync::atomic::Ordering::Acquire) > 0)
+    }
+
     /// For a stop in order: from now on letters are stored but no turn starts; waits until running turns ended, at
     /// most `limit`, then puts the rest aside. Answers how many were put aside.
     pub async fn drain(&self, limit: Duration) -> usize {

@@ -8,9 +8,10 @@ use std::{
     },
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use clawstead_state::{Scan, Store, Table, TxError};
+use clawstead_state::{Scan, Store, Table, TxError, keeper::EFFECT_WINDOW};
 use clawstead_terms::{AgentId, Fence, Millis, SessionKey, Unit};
 
 use crate::{
@@ -27,6 +28,10 @@ pub(crate) struct Room {
     pub fence: Fence,
     /// Cancelled when the agent is given up or lost: nothing more is written for it.
     pub closed: CancellationToken,
+    /// Cancelled when the agent is about to move: letters are stored, no turn begins.
+    pub closing: CancellationToken,
+    /// When the store last took a write of ours: what began before it was asked.
+    proved: Mutex<Instant>,
     rows: Mutex<BTreeMap<SessionKey, Arc<SessionRow>>>,
     live: Mutex<BTreeMap<SessionKey, Arc<Session>>>,
     /// Accepted letters whose run has not ended, over all sessions.
@@ -35,7 +40,46 @@ pub(crate) struct Room {
 
 impl Room {
     pub fn new(agent: AgentId, fence: Fence, closed: CancellationToken) -> Self {
-        Self { unit: Unit::Agent(agent.clone()), agent, fence, closed, rows: Mutex::default(), live: Mutex::default(), open: AtomicUsize::new(0) }
+        Self {
+            unit: Unit::Agent(agent.clone()),
+            agent,
+            fence,
+            closed,
+            closing: CancellationToken::new(),
+            proved: Mutex::new(Instant::now()),
+            rows: Mutex::default(),
+            live: Mutex::default(),
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    /// The store took a write that was begun at this moment: nobody else held the agent then.
+    pub fn proved_at(&self, begun: Instant) {
+        *lock(&self.proved) = begun;
+    }
+
+    /// Whether an effect may begin now: the agent was ours a moment ago, or the store says that it is. A process that
+    /// stood still, or waited long for the store, finds out here that another gateway went on meanwhile.
+    pub async fn may_act(&self, store: &dyn Store) -> bool {
+        let begun = Instant::now();
+        if begun.saturating_duration_since(*lock(&self.proved)) <= EFFECT_WINDOW {
+            return !self.closed.is_cancelled();
+        }
+        match store.fence(&self.unit).await {
+            Ok(Some(fence)) if fence == self.fence => {
+                self.proved_at(begun);
+                !self.closed.is_cancelled() && begun.elapsed() <= EFFECT_WINDOW
+            }
+            Ok(held) => {
+                let held = held.unwrap_or_else(|| Fence { epoch: 0, owner: "nobody".into(), incarnation: 0 });
+                self.lose(&TxError::Fenced { unit: self.unit.to_string(), held: held.epoch, ours: self.fence.epoch, owner: held.owner });
+                false
+            }
+            Err(err) => {
+                tracing::warn!(agent = %self.agent, %err, "whether the agent is still ours is not known; the effect does not begin");
+                false
+            }
+        }
     }
 
     /// Reads all session rows, a page at a time. Rows that cannot be read are named and left alone.

@@ -241,13 +241,18 @@ impl Session {
             let written = seq - desk.end;
             let mut batch = std::mem::replace(&mut batch, Batch::new(room.unit.clone())).put_json(Table::Sessions, self.key.as_str(), &desk.row)?;
             batch.ops.extend(write.ops);
+            let begun = tokio::time::Instant::now();
             match store.commit(&room.fence, batch).await {
+                Ok(()) => {
+                    room.proved_at(begun);
+                    Ok(())
+                }
                 Err(TxError::Away { maybe: true, path, why }) if written > 0 => {
                     // The answer was lost; the journal knows.
                     let end = store.journal_end(&room.unit, &journal).await.ok();
                     if end == Some(desk.end + written) { Ok(()) } else { Err(TxError::Away { path, why, maybe: end.is_none() }) }
                 }
-                other => other,
+                Err(err) => Err(err),
             }
         }
         .await;

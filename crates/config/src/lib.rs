@@ -64,12 +64,13 @@ pub use reload::{HotPart, ReloadPlan, diff, plan};
 pub use secret::{REDACTED, Secret, SecretRef, SecretSource};
 pub use secret_resolve::{ExecRefs, StoreLookup, Unresolved, resolve_refs};
 pub use sections::{
-    a2a::{A2aConfig, A2aPeer, A2aRemote, TOKEN_CHARS_MIN},
+    a2a::{A2aConfig, A2aPeer, A2aRemote, A2aSigning, A2aSigningKey, TOKEN_CHARS_MIN},
     agents::{ActiveHours, Agent, AgentsConfig, GroupChat, Heartbeat, Identity, ModelChoice, Sandbox, Subagents},
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
+    diagnostics::{DiagnosticsConfig, OtelConfig},
     farm::{
-        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FarmConfig, HubConfig, HubMemory, HubPeer, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd,
-        PolicyRule, STATE_SCHEMA, StateConfig, StateKind, TlsFiles,
+        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FailoverKind, FarmConfig, HubConfig, HubMemory, HubPeer, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd,
+        PolicyRule, STATE_SCHEMA, StateConfig, StateKind, TlsFiles, VAULT_FOLDER, VaultConfig,
     },
     gateway::{
         AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig,

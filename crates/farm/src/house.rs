@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -14,30 +14,37 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clawstead_bus::{Bus, Coord, Depth, MailBox, Sealed};
 use clawstead_cluster::{
     Now,
+    claim::Profile,
     keys::{GatewayKey, KeyRing, RootPin},
     letter::Timing,
     names::{is_farm, is_gateway, party_unit, unit_party},
     policy::{Effect, Limits, Party, Policy, Rule},
 };
-use clawstead_config::{FarmConfig, LeaseProfile, PolicyEffect};
+use clawstead_config::{CoordKind, FarmConfig, LeaseProfile, PolicyEffect, StateKind};
 use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Unit};
 use clawstead_world::{TaskKind, World};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::{
     catalogue::Catalogue,
     engines::{self, EngineError, Engines},
     events::Events,
+    figures,
     key_files::{KeyError, KeyFolder},
     link::{self, BlobPart, Boxes, Call, Desk, EventSink, FallbackBus, Keys, Links, PeerBus, Resolve, Route, Setup},
-    figures,
-    mailroom::{Handler, Mailroom, Parts, Places},
+    mailroom::{Handler, Mailroom, Parts, Peers, Places, Rules},
     membership::{AgentFacts, Me, Membership, recorded_epochs},
+    ownership::{self, Failback, Heard, Host, Movable, Ownership, Seen},
 };
 
 /// How often rows that nobody needs are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Every so many of these rounds, what an engine keeps too long is removed.
+const SWEEP_ROUNDS: u64 = 10;
+/// The name of a problem: the key that is to sign is not here.
+const KEY_ELSEWHERE: &str = "key";
 /// Letters of one unit that are shown at most.
 const SHOWN_MAX: usize = 500;
 
@@ -82,6 +89,8 @@ pub struct Prepared {
     key: GatewayKey,
     ring: KeyRing,
     policy: Policy,
+    /// Where the key's file lies; none where the key was handed in.
+    folder: Option<KeyFolder>,
     world: World,
 }
 
@@ -116,6 +125,11 @@ pub struct Farm {
     pub links: Option<Links>,
     /// What happened.
     pub events: Arc<Events>,
+    /// Who owns what, where units move; see [`Farm::own`].
+    owning: Arc<OnceLock<Ownership>>,
+    heard: Arc<Mutex<Option<mpsc::UnboundedReceiver<Heard>>>>,
+    lease: LeaseProfile,
+    failback: Failback,
     /// What gateways tell of their agents.
     pub catalogue: Catalogue,
     coord: Arc<dyn Coord>,
@@ -123,6 +137,13 @@ pub struct Farm {
     pub(crate) keeper: Keeper,
     policy: Arc<ArcSwap<Policy>>,
     key: Arc<ArcSwap<GatewayKey>>,
+    rules: Arc<ArcSwap<Rules>>,
+    folder: Option<KeyFolder>,
+}
+
+/// What the config says of letters.
+fn rules_of(config: &FarmConfig) -> Rules {
+    Rules { letter_ttl_ms: config.letter_ttl_ms, accept_unsigned: config.accept_unsigned.clone() }
 }
 
 /// A root's public key as the config has it: 32 bytes as base64url, or as hex.
@@ -157,6 +178,12 @@ pub fn policy_of(config: &FarmConfig) -> Result<Policy, String> {
     Policy::new(rules.collect()).map_err(|err| err.to_string())
 }
 
+/// True when units move between the gateways of this farm: what they are made of is shared, and so is who owns them.
+#[must_use]
+pub fn moves(config: &FarmConfig) -> bool {
+    config.state.kind == StateKind::Postgres && config.coord.kind != CoordKind::Embedded
+}
+
 /// Opens engines and key. None when the config shares nothing with other gateways.
 ///
 /// # Errors
@@ -167,8 +194,9 @@ pub fn prepare(config: &FarmConfig, state_dir: &Path, world: &World) -> Result<O
     }
     let terms = Terms::of(config)?;
     let engines = engines::open(config, &terms.farm, &terms.gateway, world)?;
-    let key = KeyFolder::of(state_dir).load_or_make(&terms.gateway, &*world.rng)?;
-    Ok(Some(terms.with(config, engines, key, world)))
+    let folder = KeyFolder::of(state_dir);
+    let key = folder.load_or_make(&terms.gateway, &*world.rng)?;
+    Ok(Some(Prepared { folder: Some(folder), ..terms.with(config, engines, key, world) }))
 }
 
 /// As [`prepare`], on engines and with a key that are there already: of a simulation, of a test.
@@ -202,7 +230,7 @@ impl Terms {
 
     fn with(self, config: &FarmConfig, engines: Engines, key: GatewayKey, world: &World) -> Prepared {
         let Self { farm, gateway, ring, policy } = self;
-        Prepared { config: config.clone(), engines, farm, gateway, key, ring, policy, world: world.clone() }
+        Prepared { config: config.clone(), engines, farm, gateway, key, ring, policy, folder: None, world: world.clone() }
     }
 }
 
@@ -239,6 +267,8 @@ impl Route for Trust {
 struct Front {
     boxes: Boxes,
     relay: Arc<dyn Relay>,
+    /// Where large bodies are kept; there once the mailroom is open.
+    room: Arc<OnceLock<Mailroom>>,
 }
 
 #[async_trait]
@@ -251,8 +281,11 @@ impl Desk for Front {
         self.boxes.take(to, letter).await
     }
 
-    async fn blob(&self, _: &str, hash: &str, _: u64) -> Result<BlobPart, Failure> {
-        Err(Failure::not_found(format!("no blob {hash} is kept here")))
+    async fn blob(&self, _: &str, hash: &str, offset: u64) -> Result<BlobPart, Failure> {
+        match self.room.get() {
+            Some(room) => room.body_part(hash, offset).await,
+            None => Err(Failure::unavailable("the gateway starts", 500)),
+        }
     }
 
     async fn depth(&self, _: &str, of: MailBox) -> Depth {
@@ -267,9 +300,15 @@ impl Prepared {
         &self.gateway
     }
 
+    /// Whether units move.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        moves(&self.config)
+    }
+
     /// The epochs that are recorded of these units.
     pub async fn epochs(&self, units: &[Unit]) -> BTreeMap<Unit, u64> {
-        if self.config.coord.kind == clawstead_config::CoordKind::Embedded {
+        if self.config.coord.kind == CoordKind::Embedded {
             return BTreeMap::new();
         }
         recorded_epochs(&*self.engines.coord, units).await
@@ -280,12 +319,14 @@ impl Prepared {
     /// # Errors
     /// When the link's address cannot be used, or the state store cannot be read.
     pub async fn open(self, ground: Ground) -> Result<Farm, OpenError> {
-        let Self { config, engines, farm, gateway, key, ring, policy, world } = self;
+        let Self { config, engines, farm, gateway, key, ring, policy, folder, world } = self;
         let peer = config.peer.clone();
         let me = Me {
             farm: farm.clone(),
             gateway: gateway.clone(),
             url: ground.url,
+            tags: config.tags.clone(),
+            check_url: crate::reach::check_url(&config.coord, &ground.address),
             address: ground.address,
             peer: peer.as_ref().and_then(|peer| peer.advertise.clone().or_else(|| peer.listen.clone())),
             version: ground.version.clone(),
@@ -293,9 +334,13 @@ impl Prepared {
             renew: Duration::from_millis(config.lease.renew_ms()),
         };
         let ring = Arc::new(RwLock::new(ring));
-        let membership = Membership::start(me, engines.coord.clone(), &world, ground.keeper.clone(), Arc::clone(&ring), ground.agents);
+        let moves = moves(&config);
+        let (hearing, heard) = mpsc::unbounded_channel();
+        let owning = moves.then_some(hearing);
+        let membership = Membership::start(me, engines.coord.clone(), &world, ground.keeper.clone(), Arc::clone(&ring), ground.agents, owning);
         let trust = Arc::new(Trust { membership: membership.clone() });
         let boxes = Boxes::default();
+        let room = Arc::new(OnceLock::new());
         let links = match &peer {
             None => None,
             Some(peer) => {
@@ -315,7 +360,7 @@ impl Prepared {
                     resolve: trust.clone(),
                 };
                 let links = Links::new(setup).map_err(|err| OpenError::Link(err.to_string()))?;
-                links.start(Arc::new(Front { boxes: boxes.clone(), relay: ground.relay })).await.map_err(|err| OpenError::Link(err.to_string()))?;
+                links.start(Arc::new(Front { boxes: boxes.clone(), relay: ground.relay, room: Arc::clone(&room) })).await.map_err(|err| OpenError::Link(err.to_string()))?;
                 Some(links)
             }
         };
@@ -328,6 +373,7 @@ impl Prepared {
         let events = Arc::new(Events::new(&world));
         let (key, policy) = (Arc::new(ArcSwap::from_pointee(key)), Arc::new(ArcSwap::from_pointee(policy)));
         let units: Vec<Unit> = ground.keeper.claims.all().into_iter().map(|(unit, _)| unit).filter(|unit| unit_party(unit).is_some()).collect();
+        let rules = Arc::new(ArcSwap::from_pointee(rules_of(&config)));
         let parts = Parts {
             world: world.clone(),
             keeper: ground.keeper.clone(),
@@ -342,11 +388,32 @@ impl Prepared {
             witness: events.clone(),
             timing: if config.lease == LeaseProfile::Wan { Timing::WAN } else { Timing::LAN },
             began: membership.began(),
+            peers: links.clone().map(|links| Arc::new(links) as Arc<dyn Peers>),
+            rules: Arc::clone(&rules),
         };
         let mailroom = Mailroom::open(parts, &units).await.map_err(OpenError::Store)?;
+        let _ = room.set(mailroom.clone());
         let catalogue = Catalogue::start(engines.coord.clone(), &membership.me().gateway, &world);
-        let opened = Farm { membership, catalogue, mailroom, links, events, coord: engines.coord, bus, keeper: ground.keeper, policy, key };
+        let opened = Farm {
+            membership,
+            mailroom,
+            links,
+            events,
+            owning: Arc::default(),
+            heard: Arc::new(Mutex::new(moves.then_some(heard))),
+            lease: config.lease,
+            failback: if config.failback_manual { Failback::Manual } else { Failback::Idle },
+            catalogue,
+            coord: engines.coord,
+            bus,
+            keeper: ground.keeper,
+            policy,
+            key,
+            rules,
+            folder,
+        };
         opened.look_after(&world);
+        figures::watch(opened.clone(), &world);
         Ok(opened)
     }
 }
@@ -362,6 +429,7 @@ impl Farm {
         let (farm, stop) = (self.clone(), world.tasks.stopping());
         world.tasks.spawn::<_, Failure>(TaskKind::logged("farm"), async move {
             let mut changes = farm.membership.changes();
+            let mut rounds = 0_u64;
             let mut prune = tokio::time::interval_at(tokio::time::Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
             loop {
                 tokio::select! {
@@ -371,15 +439,59 @@ impl Farm {
                         if changed.is_err() {
                             return Ok(());
                         }
+                        farm.renew_key();
                         farm.mailroom.look_again();
                         if let Some(links) = &farm.links {
                             links.recheck();
                         }
                     }
-                    _ = prune.tick() => farm.prune().await,
+                    _ = prune.tick() => {
+                        farm.renew_key();
+                        farm.prune().await;
+                        rounds += 1;
+                        if rounds % SWEEP_ROUNDS == 0 {
+                            farm.sweep().await;
+                        }
+                    }
                 }
             }
         });
+    }
+
+    /// The key that the farm's records call ours now signs from now on: `farm rotate gateway-key` makes it active in the
+    /// store and puts its file into its place; whichever comes first, both files are looked at.
+    fn renew_key(&self) {
+        let Some(folder) = &self.folder else { return };
+        let gateway = &self.membership.me().gateway;
+        let signs = self.key.load().kid().to_owned();
+        let Some(active) = self.membership.active_kid() else { return };
+        if active == signs {
+            return self.membership.settled(KEY_ELSEWHERE);
+        }
+        let found = [folder.load(gateway), folder.load_next(gateway)].into_iter().flatten().find(|key| key.kid() == active);
+        let Some(key) = found else {
+            let text = format!("the farm's active key of {gateway} is {active}, its file is not here, and this gateway signs with {signs}");
+            return self.membership.trouble(KEY_ELSEWHERE, text);
+        };
+        if let Some(links) = &self.links
+            && let Err(err) = links.set_key(key.clone())
+        {
+            tracing::error!(%err, kid = active, "links do not take the new key; they keep the old one");
+        }
+        self.key.store(Arc::new(key));
+        self.membership.settled(KEY_ELSEWHERE);
+        tracing::info!(kid = active, before = signs, "this gateway signs with its new key");
+        let told = json!({"gateway": gateway, "kid": active, "before": signs});
+        self.events.tell("farm.key.signs", "", told.as_object().cloned().unwrap_or_default());
+    }
+
+    /// Removes what the bus's engine keeps of large bodies beyond their time.
+    async fn sweep(&self) {
+        if let Some(blobs) = self.bus.blobs()
+            && let Err(err) = blobs.sweep().await
+        {
+            tracing::debug!(%err, "bodies whose time is over could not be removed; it is tried again");
+        }
     }
 
     async fn prune(&self) {
@@ -387,8 +499,125 @@ impl Farm {
             if let Err(failure) = self.mailroom.prune(&unit).await {
                 tracing::warn!(%unit, err = %failure, "old letters could not be removed; it is tried again in a minute");
             }
-        figures::watch(opened.clone(), &world);
         }
+    }
+
+    /// From now on units are claimed, and given up, as the ownership records say. Nothing happens where units do not
+    /// move, or when it was called before.
+    pub fn own(&self, world: &World, host: Arc<dyn Host>, seen: mpsc::UnboundedReceiver<Seen>, units: Vec<Movable>) {
+        let Some(heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let me = self.membership.me();
+        let profile = match self.lease {
+            LeaseProfile::Fast => Profile::FAST,
+            LeaseProfile::Lan => Profile::LAN,
+            LeaseProfile::Wan => Profile::WAN,
+        };
+        let parts = ownership::Parts {
+            me: me.gateway.clone(),
+            incarnation: me.incarnation,
+            coord: self.coord.clone(),
+            keeper: self.keeper.clone(),
+            world: world.clone(),
+            profile,
+            failback: self.failback,
+            began: self.membership.began(),
+            host,
+            heard,
+            seen,
+        };
+        let _ = self.owning.set(Ownership::start(parts, units));
+    }
+
+    /// Who owns what; none where units do not move.
+    #[must_use]
+    pub fn ownership(&self) -> Option<&Ownership> {
+        self.owning.get()
+    }
+
+    /// Which gateway owns what, for people and programs.
+    #[must_use]
+    pub fn shards(&self) -> Value {
+        let Some(ownership) = self.ownership() else { return json!({"moves": false, "shards": [], "drains": {}}) };
+        let alerts = ownership.alerts();
+        let rows = ownership.standing().into_iter().map(|(unit, standing)| {
+            let mut row = json!({"unit": unit.to_string(), "here": standing.acting});
+            if let Some(record) = &standing.record {
+                row["owner"] = record.owner.clone().into();
+                row["epoch"] = record.epoch.into();
+                row["since"] = record.since.clone().into();
+                row["prefer"] = json!(record.prefer);
+                row["failover"] = json!(record.failover);
+                row["healthy"] = self.membership.of(&unit).is_some_and(|place| place.alive).into();
+            }
+            if let Some(alert) = alerts.get(&unit) {
+                row["alert"] = (*alert).into();
+            }
+            row
+        });
+        json!({"moves": true, "shards": rows.collect::<Vec<_>>(), "drains": ownership.drains()})
+    }
+
+    fn owning(&self) -> Result<&Ownership, Failure> {
+        self.ownership().ok_or_else(|| {
+            Failure::invalid("the agents of this gateway do not move: their state is in its own folder")
+                .with_hint("farm.state.kind=\"postgres\" shares it; `openclaw state copy` takes it there")
+        })
+    }
+
+    fn known_gateway(&self, name: &str) -> Result<(), Failure> {
+        let all = self.membership.gateways();
+        if all.iter().any(|gateway| gateway.name == name) {
+            return Ok(());
+        }
+        let names: Vec<String> = all.into_iter().map(|gateway| gateway.name).collect();
+        Err(Failure::not_found(format!("there is no gateway {name} in this farm")).with_hint(format!("gateways: {}", names.join(", "))))
+    }
+
+    /// Gives a unit (an agent's id, or a unit as [`Farm::shards`] shows it) to a gateway in order. Answers with the unit
+    /// and who had it.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown unit or gateway, `Unavailable` when the gateway is not healthy or it took too long.
+    pub async fn move_unit(&self, unit: &str, to: &str) -> Result<(Unit, String), Failure> {
+        let ownership = self.owning()?;
+        let all = ownership.standing();
+        let agent = Unit::Agent(clawstead_terms::AgentId::normalise(unit));
+        let wanted = Unit::parse(unit).filter(|unit| all.contains_key(unit)).unwrap_or(agent);
+        let Some(standing) = all.get(&wanted) else {
+            let units: Vec<String> = all.keys().map(ToString::to_string).collect();
+            return Err(Failure::not_found(format!("there is no {unit} that could move")).with_hint(format!("units: {}", units.join(", "))));
+        };
+        self.known_gateway(to)?;
+        let healthy = self.membership.gateways().into_iter().any(|gateway| gateway.name == to && gateway.healthy);
+        if !healthy {
+            return Err(Failure::unavailable(format!("{to} is not healthy"), 5_000).with_hint("openclaw farm gateways"));
+        }
+        if ownership.drains().contains_key(to) {
+            return Err(Failure::invalid(format!("{to} is drained")).with_hint(format!("openclaw farm drain {to} --undo")));
+        }
+        let before = standing.record.as_ref().map_or_else(String::new, |record| record.owner.clone());
+        ownership.move_to(&wanted, to).await?;
+        Ok((wanted, before))
+    }
+
+    /// Empties a gateway in order, or lets it have units again. Answers with what it still has.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown gateway; what the coordination store says.
+    pub async fn drain(&self, gateway: &str, undo: bool, why: &str) -> Result<Vec<String>, Failure> {
+        let ownership = self.owning()?;
+        self.known_gateway(gateway)?;
+        if undo {
+            ownership.set_drain(gateway, None).await?;
+            return Ok(Vec::new());
+        }
+        let others = self.membership.gateways().into_iter().filter(|other| other.healthy && other.name != gateway && !ownership.drains().contains_key(&other.name));
+        if others.count() == 0 {
+            return Err(Failure::unavailable(format!("no other healthy gateway is there to take what {gateway} has"), 5_000));
+        }
+        let drain = ownership::Drain { at: self.membership.now().wall, by: self.membership.me().gateway.clone(), why: why.to_owned() };
+        ownership.set_drain(gateway, Some(drain)).await?;
+        Ok(ownership.wait_empty(gateway).await)
     }
 
     /// Units of ours that letters come to.
@@ -408,9 +637,24 @@ impl Farm {
     /// # Errors
     /// When a rule cannot be used; the one before stays.
     pub fn set_policy(&self, config: &FarmConfig) -> Result<(), String> {
-        self.policy.store(Arc::new(policy_of(config)?));
+        self.policy.store(Arc::new(policy_of(config).map_err(|why| format!("farm.policy: {why}"))?));
         self.mailroom.look_again();
         Ok(())
+    }
+
+    /// Takes up what may change while a gateway runs: policy, roots, the time letters wait, unsigned letters.
+    ///
+    /// # Errors
+    /// When a part cannot be used; what was before of it stays.
+    pub fn take_up(&self, config: &FarmConfig) -> Result<(), String> {
+        self.rules.store(Arc::new(rules_of(config)));
+        let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
+        let believed = roots.and_then(|roots| self.membership.believe(roots)).map_err(|why| format!("farm.roots: {why}"));
+        let allowed = self.set_policy(config);
+        if let Some(links) = &self.links {
+            links.recheck();
+        }
+        believed.and(allowed)
     }
 
     /// The policy in force: the one place that decides what others may ask of our agents.

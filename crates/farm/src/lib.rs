@@ -10,6 +10,8 @@ pub mod key_files;
 pub mod link;
 pub mod mailroom;
 pub mod membership;
+pub mod reach;
 mod metered;
+pub mod ownership;
 
-pub use house::{Farm, Ground, OpenError, Prepared, Relay, policy_of, prepare, prepare_on, root_pin};
+pub use house::{Farm, Ground, OpenError, Prepared, Relay, moves, policy_of, prepare, prepare_on, root_pin};

@@ -25,7 +25,10 @@ use clawstead_world::{TaskKind, World};
 use futures_util::{StreamExt as _, stream::select_all};
 use tokio::sync::watch;
 
-use crate::mailroom::{Place, Places};
+use crate::{
+    mailroom::{Place, Places},
+    ownership::Heard,
+};
 
 /// Where ownership records lie.
 pub const SHARDS: &str = "openclaw/farm/v1/shards/";
@@ -51,6 +54,21 @@ pub struct AgentFacts {
     pub heartbeat: bool,
 }
 
+/// What is told of an agent that a program registered here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestFacts {
+    /// As of any other.
+    pub facts: AgentFacts,
+    /// What it says of itself.
+    pub status: String,
+    /// Its last sign of life.
+    pub last_check: Option<String>,
+    /// What that said.
+    pub last_check_result: Option<String>,
+    /// Its last alert.
+    pub last_alert: Option<String>,
+}
+
 /// Ourselves.
 #[derive(Clone, Debug)]
 pub struct Me {
@@ -62,6 +80,10 @@ pub struct Me {
     pub url: String,
     /// Host and port that others reach us at, for the engine's discovery.
     pub address: (String, u16),
+    /// Further tags of our service there.
+    pub tags: Vec<String>,
+    /// What the engine asks to see that we answer; none where it cannot reach us.
+    pub check_url: Option<String>,
     /// Where peers reach us, `host:port`; none when nothing listens.
     pub peer: Option<String>,
     /// The version we run.
@@ -79,6 +101,14 @@ struct Known {
     shards_lost: Option<String>,
     /// What is wrong with us, in words.
     problems: BTreeSet<String>,
+    /// What is wrong now and may be right again, by a name.
+    troubles: BTreeMap<&'static str, String>,
+    /// The highest epoch that was seen recorded of each unit: the store must not go back.
+    high: BTreeMap<Unit, u64>,
+    /// Records of our own keys as they were seen, the furthest stage of each: put back when the store lost them.
+    own_keys: BTreeMap<String, clawstead_cluster::keys::KeyRecord>,
+    /// How far the clocks of others are ahead of ours, ms, and when that was seen.
+    skews: BTreeMap<String, i64>,
     /// Why the last renewal failed.
     silent: Option<String>,
 }
@@ -92,10 +122,14 @@ struct Shared {
     known: RwLock<Known>,
     ring: Arc<RwLock<KeyRing>>,
     agents: RwLock<Vec<AgentFacts>>,
+    /// Agents that programs registered here.
+    guests: RwLock<Vec<GuestFacts>>,
     began: tokio::time::Instant,
     changed: watch::Sender<u64>,
     beats: std::sync::atomic::AtomicU64,
     missed: std::sync::atomic::AtomicU64,
+    /// Who claims units, where units move; it writes the ownership records then.
+    owning: Option<tokio::sync::mpsc::UnboundedSender<Heard>>,
 }
 
 /// Membership of one gateway. Clones are the same one.
@@ -157,9 +191,18 @@ pub struct AgentStatus {
 }
 
 impl Membership {
-    /// Starts to tell and to watch. What cannot be told now is told later: a store that is away stops nothing.
+    /// Starts to tell and to watch. What cannot be told now is told later: a store that is away stops nothing. `owning`
+    /// hears of records and leases, where units move.
     #[must_use]
-    pub fn start(me: Me, coord: Arc<dyn Coord>, world: &World, keeper: Keeper, ring: Arc<RwLock<KeyRing>>, agents: Vec<AgentFacts>) -> Self {
+    pub fn start(
+        me: Me,
+        coord: Arc<dyn Coord>,
+        world: &World,
+        keeper: Keeper,
+        ring: Arc<RwLock<KeyRing>>,
+        agents: Vec<AgentFacts>,
+        owning: Option<tokio::sync::mpsc::UnboundedSender<Heard>>,
+    ) -> Self {
         let ours = MemberRecord { incarnation: me.incarnation, nonce: world.rng.uuid(), load: 0, version: me.version.clone(), peer: me.peer.clone(), beat: 0 };
         let shared = Shared {
             me,
@@ -170,10 +213,12 @@ impl Membership {
             known: RwLock::default(),
             ring,
             agents: RwLock::new(agents),
+            guests: RwLock::default(),
             began: tokio::time::Instant::now(),
             changed: watch::Sender::new(0),
             beats: 0.into(),
             missed: 0.into(),
+            owning,
         };
         let membership = Self(Arc::new(shared));
         let (watching, telling) = (membership.clone(), membership.clone());
@@ -247,6 +292,20 @@ impl Membership {
         }
     }
 
+    /// Agents that programs registered here. Who comes or goes is told at once, what else changed within ten seconds.
+    pub async fn set_guests(&self, guests: Vec<GuestFacts>) {
+        let ids = |all: &[GuestFacts]| all.iter().map(|guest| guest.facts.id.clone()).collect::<Vec<_>>();
+        let roster_changed = {
+            let mut known = self.0.guests.write().unwrap_or_else(PoisonError::into_inner);
+            let changed = ids(&known) != ids(&guests);
+            *known = guests;
+            changed
+        };
+        if roster_changed && let Err(err) = self.publish("healthy").await {
+            tracing::debug!(%err, "agents of programs could not be published now; they are in ten seconds");
+        }
+    }
+
     async fn watch(&self) {
         let prefixes = [GATEWAYS, MEMBERS, KEYS, CLUSTER, SHARDS];
         let streams = prefixes.map(|prefix| self.0.coord.watch(prefix).map(move |change| (prefix, change)).boxed());
@@ -265,6 +324,13 @@ impl Membership {
 
     fn hear(&self, prefix: &str, change: &Change) {
         let mono = self.mono_ms();
+        if let Some(owning) = &self.0.owning {
+            match prefix {
+                SHARDS => drop(owning.send(Heard::Shards(change.clone()))),
+                MEMBERS => drop(owning.send(Heard::Members(change.clone()))),
+                _ => {}
+            }
+        }
         let mut known = self.known_mut();
         if prefix == SHARDS {
             known.hear_shard(change);
@@ -342,8 +408,12 @@ impl Membership {
     fn note(&self, renewed: Result<(), CoordError>) {
         use std::sync::atomic::Ordering::Relaxed;
         self.0.beats.fetch_add(1, Relaxed);
+        if let Some(owning) = &self.0.owning {
+            let _ = owning.send(Heard::Beat(renewed.is_ok()));
+        }
         match renewed {
             Ok(()) => {
+                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["ok"]);
                 // The store answered: what it told of keys is as young as now.
                 self.0.ring.write().unwrap_or_else(PoisonError::into_inner).touch(self.mono_ms());
                 if self.known_mut().silent.take().is_some() {
@@ -352,6 +422,7 @@ impl Membership {
             }
             Err(err) => {
                 self.0.missed.fetch_add(1, Relaxed);
+                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["missed"]);
                 let was = self.known_mut().silent.replace(err.to_string());
                 if was.is_none() {
                     tracing::warn!(%err, "the coordination store does not take our heartbeat; running agents go on");
@@ -367,18 +438,20 @@ impl Membership {
             id: me.gateway.clone(),
             address: me.address.0.clone(),
             port: me.address.1,
-            tags: vec!["openclaw".into(), format!("farm-{}", me.farm)],
+            tags: ["openclaw".to_owned(), format!("farm-{}", me.farm)].into_iter().chain(me.tags.iter().cloned()).collect(),
             meta: BTreeMap::from([("farm".to_owned(), me.farm.clone()), ("version".to_owned(), me.version.clone())]),
             check_ttl: CHECK_TTL,
+            check_url: me.check_url.clone(),
         }
     }
 
     async fn publish(&self, status: &str) -> Result<(), CoordError> {
         let me = &self.0.me;
         let agents = self.0.agents.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let guests = self.0.guests.read().unwrap_or_else(PoisonError::into_inner).clone();
         let entry = GatewayEntry {
             url: Some(me.url.clone()),
-            agents: agents.iter().map(|facts| facts.id.clone()).collect(),
+            agents: agents.iter().chain(guests.iter().map(|guest| &guest.facts)).map(|facts| facts.id.clone()).collect(),
             status: Some(status.to_owned()),
             last_heartbeat: Some(published_stamp(self.0.world.clock.now())),
         };
@@ -398,6 +471,19 @@ impl Membership {
             };
             pairs.extend(entry.pairs(&facts.id));
         }
+        for guest in &guests {
+            let entry = AgentEntry {
+                gateway: Some(me.gateway.clone()),
+                capabilities: guest.facts.capabilities.clone(),
+                status: Some(if status == "healthy" { guest.status.clone() } else { "offline".to_owned() }),
+                heartbeat_enabled: Some(guest.facts.heartbeat),
+                last_check: guest.last_check.clone(),
+                last_check_result: guest.last_check_result.clone(),
+                last_alert: guest.last_alert.clone(),
+                model_provider: guest.facts.model.clone(),
+            };
+            pairs.extend(entry.pairs(&guest.facts.id));
+        }
         for (key, value) in pairs {
             self.put_changed(&key, value.into()).await?;
         }
@@ -405,7 +491,6 @@ impl Membership {
             for (key, value) in (ClusterEntry { id: Some(me.farm.clone()), ..ClusterEntry::default() }).pairs() {
                 if key.ends_with("/id") {
                     let _ = self.0.coord.put_if(&key, value.into(), None).await;
-                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["ok"]);
                 }
             }
         }
@@ -414,7 +499,6 @@ impl Membership {
 
     /// Writes what differs only: most of it never changes.
     async fn put_changed(&self, key: &str, value: Bytes) -> Result<(), CoordError> {
-                self.0.world.metrics.inc(clawstead_world::M::FarmHeartbeats, &["missed"]);
         if !key.ends_with("/last_heartbeat") && self.0.coord.get(key).await?.is_some_and(|entry| entry.value == value) {
             return Ok(());
         }
@@ -424,6 +508,9 @@ impl Membership {
     /// Writes that we own what we hold. A unit that a living gateway owns stays with it, and that is told.
     async fn own(&self) -> Result<(), CoordError> {
         let me = &self.0.me;
+        if self.0.owning.is_some() {
+            return Ok(());
+        }
         for (unit, fence) in self.0.keeper.claims.all() {
             if unit_party(&unit).is_none() {
                 continue;
@@ -460,6 +547,50 @@ impl Membership {
                 Err(CasError::Coord(err)) => return Err(err),
             }
         }
+        Ok(())
+    }
+
+    /// Something is wrong, under this name; told once.
+    pub(crate) fn trouble(&self, name: &'static str, text: String) {
+        if self.known_mut().troubles.insert(name, text.clone()).as_ref() != Some(&text) {
+            tracing::error!("{text}");
+        }
+    }
+
+    /// It is right again.
+    pub(crate) fn settled(&self, name: &'static str) {
+        if self.known_mut().troubles.remove(name).is_some() {
+            tracing::info!(problem = name, "what was wrong with the farm here is right again");
+        }
+    }
+
+    /// The key that the farm's records call the active one of ours, as far as it is believed.
+    #[must_use]
+    pub fn active_kid(&self) -> Option<String> {
+        use clawstead_cluster::keys::KeyStatus;
+        let (known, ring, now) = (self.known(), self.0.ring.read().unwrap_or_else(PoisonError::into_inner), self.now());
+        let keys = known.directory.gateways().get(&self.0.me.gateway).map(|view| view.keys.as_slice()).unwrap_or_default();
+        let active = keys.iter().filter(|record| ring.stage(&record.kid) == Some(KeyStatus::Active) && ring.key(&record.kid, &self.0.me.gateway, now).is_ok());
+        active.max_by_key(|record| record.not_before).map(|record| record.kid.clone())
+    }
+
+    /// Believes these roots from now on, and takes the records anew.
+    ///
+    /// # Errors
+    /// When there is none or more than two; the ones before stay.
+    pub fn believe(&self, roots: Vec<clawstead_cluster::keys::RootPin>) -> Result<(), String> {
+        let known = self.known();
+        let mut ring = self.0.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.set_roots(roots).map_err(|err| err.to_string())?;
+        let fresh = ring.fresh_at();
+        for skipped in ring.replace(known.directory.key_records(), fresh.unwrap_or_default()) {
+            tracing::warn!(kid = skipped.kid, "a key record is not believed: {}", skipped.why);
+        }
+        if fresh.is_none() {
+            ring.forget_age();
+        }
+        drop((ring, known));
+        self.0.changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -551,7 +682,7 @@ impl Membership {
         let lost = known.directory.lost().or(known.shards_lost.as_deref()).or(known.silent.as_deref());
         let lost = lost.map(|why| format!("the coordination store does not answer: {why}"));
         let unread = known.directory.problems().iter().map(|(key, why)| format!("{key} {why}"));
-        lost.into_iter().chain(known.problems.iter().cloned()).chain(unread).collect()
+        lost.into_iter().chain(known.problems.iter().cloned()).chain(known.troubles.values().cloned()).chain(unread).collect()
     }
 
     /// Why the coordination store does not answer; none when it does.
@@ -599,6 +730,10 @@ impl Known {
 impl Places for Membership {
     fn of(&self, unit: &Unit) -> Option<Place> {
         Self::place(&self.known(), unit, self.mono_ms())
+    }
+
+    fn sure(&self) -> bool {
+        self.lost().is_none()
     }
 }
 

@@ -84,6 +84,10 @@ impl Accounts {
                 continue;
             }
             for (account, section) in channels::accounts(channel) {
+                if self.0.keeper.claims.get(&Unit::Account(id.as_str().into(), account.clone())).is_none() {
+                    // Another gateway of the farm runs it.
+                    continue;
+                }
                 wanted.insert((ChannelId::from(id.as_str()), account), section);
             }
         }

@@ -41,10 +41,15 @@ impl PostOffice {
 
     /// The farm, when the letter's agent lives at another gateway of it.
     fn elsewhere(&self, letter: &Envelope) -> Option<&Farm> {
+        let (farm, unit) = (self.farm.get()?, Unit::Agent(letter.to.agent.clone()));
+        if let Some(ownership) = farm.ownership().filter(|ownership| ownership.moves(&unit)) {
+            // Nobody may have it just now: the letter waits in the mailroom for whoever takes it up.
+            return (!ownership.is_taken_up(&unit)).then_some(farm);
+        }
         if self.config.load().agents.get(letter.to.agent.as_str()).is_some() {
             return None;
         }
-        self.farm.get().filter(|farm| farm.elsewhere(&Unit::Agent(letter.to.agent.clone())).is_some())
+        farm.elsewhere(&unit).map(|_| farm)
     }
 
     /// A letter that came from another gateway. Its policy was asked there: who writes it is no agent of ours.

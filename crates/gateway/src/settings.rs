@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use clawstead_agent::{self as agent, AgentSettings, CompactionSettings, LaneLimits, SubagentSettings};
 use clawstead_config::{self as config, Agent, Config};
 use clawstead_providers::{AUTH_FILE, ModelsInput, ProfileInput};
-use clawstead_terms::{AgentId, DmScope, Peer, PeerKind};
+use clawstead_terms::{AccountId, AgentId, ChannelId, DmScope, Peer, PeerKind};
 
 use crate::{
     cron::{
@@ -27,6 +27,20 @@ pub fn book(config: &Config) -> Book {
         default_agent: config.default_agent().clone(),
         sessions: session_rules(config),
     }
+}
+
+/// The agent that an account mostly talks to: of its first binding without a peer, else the default agent.
+#[must_use]
+pub fn agent_of(config: &Config, channel: &ChannelId, account: &AccountId) -> AgentId {
+    let fits = |binding: &&config::Binding| {
+        let account_fits = match &binding.account {
+            config::AccountMatch::Default => account.as_str() == "default",
+            config::AccountMatch::Any => true,
+            config::AccountMatch::Exact(name) => name.as_str() == account.as_str(),
+        };
+        !binding.acp && !binding.dead && binding.peer.is_none() && binding.channel.as_str() == channel.as_str() && account_fits
+    };
+    config.bindings.iter().find(fits).map_or_else(|| config.default_agent().clone(), |binding| binding.agent.clone())
 }
 
 fn rule(binding: &config::Binding) -> Rule {

@@ -10,6 +10,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{self as state, Batch, Scan, Store, Table, TxError, Versioned};
 use clawstead_terms::{Failure, FailureCode, Fence, Retry, Unit};
 
+/// An effect begins at most so long after the store was asked whether its unit is still ours: half of the time for which
+/// a gateway that takes a unit over keeps still.
+pub const EFFECT_WINDOW: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The fences this gateway holds.
 #[derive(Debug, Default)]
 pub struct Claims(RwLock<BTreeMap<Unit, Fence>>);
@@ -69,6 +73,27 @@ impl Keeper {
             return Err(TxError::Fenced { unit: batch.unit.to_string(), held: 0, ours: 0, owner: "somebody else".into() });
         };
         self.store.commit(&fence, batch).await
+    }
+
+    /// Whether an effect may begin now, after a write of the unit that began at `proved`: an effect begins at most
+    /// [`EFFECT_WINDOW`] after the store was asked whether the unit is still ours; later than that it is asked again.
+    ///
+    /// # Errors
+    /// `Fenced` when the unit is another gateway's, `Away` when the store does not answer, or not in time.
+    pub async fn may_act(&self, unit: &Unit, proved: tokio::time::Instant) -> Result<(), TxError> {
+        if proved.elapsed() <= EFFECT_WINDOW {
+            return Ok(());
+        }
+        let begun = tokio::time::Instant::now();
+        let (ours, held) = (self.claims.get(unit), self.store.fence(unit).await?);
+        if ours.is_none() || ours != held {
+            let (held, owner) = held.map_or((0, "nobody".to_owned()), |fence| (fence.epoch, fence.owner));
+            return Err(TxError::Fenced { unit: unit.to_string(), held, ours: ours.map_or(0, |fence| fence.epoch), owner });
+        }
+        if begun.elapsed() > EFFECT_WINDOW {
+            return Err(TxError::Away { path: self.store.describe(), why: "it answers too slowly for an effect to begin".into(), maybe: false });
+        }
+        Ok(())
     }
 
     /// Writes one row durably.

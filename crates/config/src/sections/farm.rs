@@ -11,6 +11,12 @@ use crate::{secret::Secret, view::View};
 pub const CONSUL_ADDR: &str = "http://127.0.0.1:8500";
 /// The PostgreSQL schema of the farm, unless `farm.state.schema` says otherwise.
 pub const STATE_SCHEMA: &str = "clawstead";
+/// How long a letter waits for its target where `farm.letterTtl` is not set, in milliseconds: an hour.
+pub const LETTER_TTL_MS: u64 = 3_600_000;
+/// How long a letter may wait at most, in milliseconds: a day.
+pub const LETTER_TTL_MAX_MS: u64 = 86_400_000;
+/// The vault's folder below the state folder, where the config names none.
+pub const VAULT_FOLDER: &str = "shared-vault";
 
 /// What keeps ownership, membership and keys (`farm.coord.kind`). Redis is refused: its failover can forget a
 /// compare-and-swap, and two gateways would own one agent.
@@ -101,6 +107,31 @@ pub enum LeaseProfile {
     Lan,
     /// Over the internet: after 18 s.
     Wan,
+}
+
+/// What happens to an agent whose gateway is silent (`farm.failover.<agent>`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailoverKind {
+    /// Another gateway takes it.
+    #[default]
+    Auto,
+    /// It waits until `openclaw farm move` says who takes it.
+    Manual,
+    /// It waits for its gateway.
+    None,
+}
+
+impl FailoverKind {
+    /// Reads the config word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "auto" => Self::Auto,
+            "manual" => Self::Manual,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
 }
 
 impl LeaseProfile {
@@ -301,6 +332,15 @@ pub struct HubPeer {
     pub scopes: Option<Vec<String>>,
 }
 
+/// `farm.hub.vault`: the shared vault, Markdown notes that agents write and people read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultConfig {
+    /// Its folder; default `shared-vault` in the state folder.
+    pub path: PathBuf,
+    /// The program that commits each change, where changes are committed; default none.
+    pub git: Option<String>,
+}
+
 /// `farm.hub`: programs that are no gateways join here, by MCP. Nothing is served unless it is enabled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubConfig {
@@ -313,6 +353,8 @@ pub struct HubConfig {
     /// `Host` values that are taken besides this machine's own. Default: any where the gateway listens beyond this
     /// machine, none where it does not.
     pub hosts: Vec<String>,
+    /// The shared vault; none without the section.
+    pub vault: Option<VaultConfig>,
 }
 
 /// `farm`.
@@ -322,6 +364,11 @@ pub struct FarmConfig {
     pub id: Option<String>,
     /// This gateway's name in it; none as with `id`.
     pub gateway: Option<String>,
+    /// `host` or `host:port` where clients and routers of other nodes reach this gateway; default the address that
+    /// `gateway.bind` names, else the one of the network that leads to the engine of `coord`.
+    pub advertise: Option<String>,
+    /// Further tags of this gateway's service in the engine's catalogue, for routers that read them. Default none.
+    pub tags: Vec<String>,
     /// Ownership.
     pub coord: CoordConfig,
     /// Letters.
@@ -334,10 +381,17 @@ pub struct FarmConfig {
     pub lease: LeaseProfile,
     /// Agent to the gateways that should run it, best first; the others may where none of these lives.
     pub home: BTreeMap<AgentId, Vec<String>>,
+    /// What happens to an agent whose gateway is silent; default auto where the state is shared, else none.
+    pub failover: BTreeMap<AgentId, FailoverKind>,
+    /// True: agents go back to the gateway of their home only when an operator says so (`farm.failback: "manual"`).
+    /// Default: when it was healthy for ten minutes and the agent had nothing to do for one.
+    pub failback_manual: bool,
     /// In order.
     pub policy: Vec<PolicyRule>,
     /// Key prefixes below which unsigned letters are accepted, without any authority. Default none.
     pub accept_unsigned: Vec<String>,
+    /// How long a letter waits for its target, in milliseconds; default an hour, at most a day (`farm.letterTtl`).
+    pub letter_ttl_ms: u64,
     /// Public keys of the farm's root, one or two (while it changes), as hex or base64 of 32 bytes.
     pub roots: Vec<String>,
     /// MCP for programs that are no gateways.
@@ -362,14 +416,19 @@ pub(crate) fn read(cx: &Cx<'_>) -> Option<FarmConfig> {
     Some(FarmConfig {
         id: farm.at("id").word(),
         gateway: farm.at("gateway").word(),
+        advertise: farm.at("advertise").word(),
+        tags: farm.at("tags").texts().unwrap_or_default(),
         bus: bus(farm.at("bus"), &coord, cx),
         peer: farm.at("peer").object().map(|_| PeerConfig { listen: farm.path("peer.listen").word(), advertise: farm.path("peer.advertise").word() }),
         lease: farm.at("lease").str().and_then(LeaseProfile::parse).unwrap_or_default(),
         home: farm.at("home").map().map(|(agent, gateways)| (AgentId::normalise(agent), gateways.texts().unwrap_or_default())).collect(),
+        failover: farm.at("failover").map().filter_map(|(agent, word)| Some((AgentId::normalise(agent), FailoverKind::parse(word.str()?)?))).collect(),
+        failback_manual: farm.at("failback").str() == Some("manual"),
         policy: farm.at("policy").list().map(rule).collect(),
         accept_unsigned: farm.at("acceptUnsigned").texts().unwrap_or_default(),
+        letter_ttl_ms: farm.at("letterTtl").duration_ms(60_000).unwrap_or(LETTER_TTL_MS).clamp(1_000, LETTER_TTL_MAX_MS),
         roots: farm.at("roots").texts().unwrap_or_default(),
-        hub: hub(farm.at("hub")),
+        hub: hub(farm.at("hub"), cx),
         coord,
         state,
     })
@@ -422,14 +481,21 @@ fn bus(v: View<'_>, coord: &CoordConfig, cx: &Cx<'_>) -> BusConfig {
     }
 }
 
-fn hub(v: View<'_>) -> HubConfig {
+fn hub(v: View<'_>, cx: &Cx<'_>) -> HubConfig {
     let peer = |v: View<'_>| HubPeer { name: v.at("name").word().unwrap_or_default(), token: v.at("token").secret(), scopes: v.at("scopes").texts() };
     HubConfig {
         enabled: v.at("enabled").flag(false),
         peers: v.at("peers").list().map(peer).collect(),
         memory: v.at("memory").str().and_then(HubMemory::parse).unwrap_or_default(),
         hosts: v.at("hosts").texts().unwrap_or_default(),
+        vault: v.at("vault").object().filter(|_| v.path("vault.enabled").flag(true)).map(|_| vault(v.at("vault"), cx)),
     }
+}
+
+fn vault(v: View<'_>, cx: &Cx<'_>) -> VaultConfig {
+    let path = v.at("path").word().map_or_else(|| cx.paths.state_dir.join(VAULT_FOLDER), |path| cx.paths.expand(&path));
+    let program = || v.at("gitProgram").word().unwrap_or_else(|| "git".to_owned());
+    VaultConfig { path, git: v.at("git").flag(false).then(program) }
 }
 
 fn rule(v: View<'_>) -> PolicyRule {

@@ -45,6 +45,8 @@ pub enum Event {
     Put(Box<Job>),
     /// A job is gone.
     Removed(String),
+    /// These jobs are another gateway's now; their rows stay.
+    LetGo(Vec<String>),
     /// Somebody asks for a run now.
     RunNow {
         /// The job.
@@ -166,6 +168,10 @@ impl Clock {
                 self.jobs.remove(&id);
                 self.queue.retain(|(job, ..)| *job != id);
                 out.push(Command::Delete(id));
+            }
+            Event::LetGo(ids) => {
+                self.jobs.retain(|id, _| !ids.contains(id));
+                self.queue.retain(|(job, ..)| !ids.contains(job));
             }
             Event::RunNow { job_id, run_id } => self.run_now(&job_id, run_id, now),
             Event::Ended { job_id, slot, entry } => self.ended(&job_id, slot, &entry, now, &mut out),

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use http::{HeaderValue, Method, header};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use clawstead_agent::{OutboxRow, OutboxState, RunRow, SessionRow};
 use clawstead_state::{Batch, Scan, Table, TxError};
@@ -112,6 +113,8 @@ struct Inner {
     shown: Mutex<BTreeMap<String, Job>>,
     wake: watch::Sender<Option<Millis>>,
     manual: AtomicU64,
+    /// For each agent whose jobs are here: cancelled when they are let go.
+    here: Mutex<BTreeMap<AgentId, CancellationToken>>,
 }
 
 impl Cron {
@@ -125,6 +128,7 @@ impl Cron {
             shown: Mutex::default(),
             wake: watch::Sender::new(None),
             manual: AtomicU64::new(0),
+            here: Mutex::default(),
         }))
     }
 
@@ -136,7 +140,7 @@ impl Cron {
         let settings = self.0.settings.load_full();
         let mut wakes = self.0.wake.subscribe();
         self.apply(Event::Settings(settings.clock)).await?;
-        let loaded = self.load(&settings).await?;
+        let loaded = self.load(settings.agents.iter().filter(|agent| self.holds(agent))).await?;
         self.apply(loaded).await?;
         self.sync_heartbeats(&settings).await?;
         let (running, stop) = (self.clone(), self.0.parts.world.tasks.stopping());
@@ -160,9 +164,40 @@ impl Cron {
         Ok(())
     }
 
-    async fn load(&self, settings: &Settings) -> Result<Event, Failure> {
+    /// An agent came to this gateway: its jobs run here from now on, open runs go on, missed instants are settled.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn take_up(&self, agent: &AgentId) -> Result<(), Failure> {
+        let loaded = self.load([agent]).await?;
+        self.apply(loaded).await?;
+        self.sync_heartbeats(&self.0.settings.load_full()).await
+    }
+
+    /// An agent leaves this gateway: nothing of its jobs is started or written any more.
+    pub async fn let_go(&self, agent: &AgentId) {
+        if let Some(token) = lock(&self.0.here).remove(agent) {
+            token.cancel();
+        }
+        let default = self.default_agent();
+        let ids = self.jobs().into_iter().filter(|job| job.agent(&default) == *agent).map(|job| job.id).collect();
+        if let Err(failure) = self.apply(Event::LetGo(ids)).await {
+            tracing::debug!(%agent, err = %failure, "a row of another agent could not be written");
+        }
+    }
+
+    fn holds(&self, agent: &AgentId) -> bool {
+        self.0.parts.keeper.claims.get(&Unit::Agent(agent.clone())).is_some()
+    }
+
+    /// Cancelled when the agent's jobs leave this gateway.
+    fn here(&self, agent: &AgentId) -> CancellationToken {
+        lock(&self.0.here).entry(agent.clone()).or_default().clone()
+    }
+
+    async fn load(&self, agents: impl IntoIterator<Item = &AgentId>) -> Result<Event, Failure> {
         let (mut jobs, mut open) = (Vec::new(), Vec::new());
-        for agent in &settings.agents {
+        for agent in agents {
             let unit = Unit::Agent(agent.clone());
             for row in self.0.parts.keeper.scan::<Job>(&unit, Table::CronJobs, &Scan::prefix("")).await? {
                 // A run that was going may lie behind many instants that were missed or skipped since.
@@ -190,7 +225,7 @@ impl Cron {
     async fn sync_heartbeats(&self, settings: &Settings) -> Result<(), Failure> {
         let now = self.0.parts.world.clock.now();
         let mut gone: Vec<String> = self.jobs().into_iter().filter(Job::is_heartbeat).map(|job| job.id).collect();
-        for plan in settings.heartbeats.iter().filter(|plan| plan.every_ms > 0) {
+        for plan in settings.heartbeats.iter().filter(|plan| plan.every_ms > 0 && self.holds(&plan.agent)) {
             let id = heartbeat_id(&plan.agent);
             gone.retain(|other| *other != id);
             let old = self.job(&id);
@@ -510,10 +545,12 @@ impl Cron {
         let this = self.clone();
         self.0.parts.world.tasks.spawn(TaskKind::logged("cron run"), async move {
             let stop = this.0.parts.world.tasks.stopping();
+            let here = this.here(&job.agent(&this.default_agent()));
             let entry = tokio::select! {
                 biased;
-                // The row says `started`: the next start of the gateway goes on with it.
+                // The row says `started`: the next start of the gateway goes on with it, or the gateway that has the agent.
                 () = stop.cancelled() => return Ok(()),
+                () = here.cancelled() => return Ok(()),
                 entry = this.carry_out(&job, slot, &run_id) => entry,
             };
             this.close(&job, slot, run_id, entry).await

@@ -19,7 +19,10 @@ use clawstead_state::{Batch, Scan, Table, TxError};
 use clawstead_terms::{AccountId, AgentId, ChannelId, EffectClass, Failure, Outcome, RunId, Unit};
 use clawstead_world::{TaskKind, World};
 
-use crate::keeper::{self, Keeper};
+use crate::{
+    keeper::{self, Keeper},
+    observe,
+};
 use plan::Next;
 
 /// Rows read at once.
@@ -205,6 +208,10 @@ impl Outbox {
         let mut soonest: Option<Duration> = None;
         for agent in agents {
             let unit = Unit::Agent(agent.clone());
+            if self.0.keeper.claims.get(&unit).is_none() {
+                // Another gateway has it now, and its replies.
+                continue;
+            }
             let (over, open): (Vec<_>, Vec<_>) = self.rows(&unit, OutboxRow::PREFIX, |_| true).await?.into_iter().partition(OutboxRow::is_over);
             self.put_away(&unit, &over).await?;
             let lanes = plan::by_conversation(open.into_iter());
@@ -279,8 +286,13 @@ impl Outbox {
         row.state = OutboxState::Sending;
         row.attempts += 1;
         row.updated_at = self.0.world.clock.now();
+        let proved = tokio::time::Instant::now();
         self.0.keeper.put(unit, Table::Outbox, &row.key(), &row).await?;
+        self.0.keeper.may_act(unit, proved).await.map_err(keeper::sort)?;
+        let mut span = observe::delivery(&self.0.world, &row);
         let sent = outlet.send(&Outbound { effect_id: row.id.clone(), target: row.target.clone(), body: row.body.clone() }).await;
+        observe::delivered(&mut span, &sent.outcome);
+        drop(span);
         match plan::after(&row, &sent.outcome, outlet.class(), self.0.world.rng.as_ref()) {
             Some(delay_ms) => {
                 tracing::warn!(channel = %row.target.channel, account = %row.target.account, run = %row.run_id, attempt = row.attempts, retry_ms = delay_ms, "a reply could not be sent, it is tried again");
@@ -312,6 +324,7 @@ impl Outbox {
         if row.state != OutboxState::Done {
             tracing::error!(channel = %row.target.channel, account = %row.target.account, run = %row.run_id, outcome = ?sent.outcome, "a reply did not arrive for certain; see `openclaw doctor`");
         }
+        observe::settled(&self.0.world, &row, &sent.outcome);
         row.receipt = sent.message_id;
         row.outcome = Some(sent.outcome);
         row.updated_at = self.0.world.clock.now();
@@ -385,6 +398,7 @@ mod tests {
             updated_at: Millis(0),
             receipt: None,
             outcome: None,
+            traceparent: None,
         }
     }
 

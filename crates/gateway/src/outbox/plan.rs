@@ -115,6 +115,7 @@ mod tests {
             updated_at: Millis(at),
             receipt: None,
             outcome: None,
+            traceparent: None,
         }
     }
 

@@ -7,7 +7,7 @@ use clawstead_farm::Farm;
 use clawstead_terms::{Failure, FailureCode};
 use clawstead_wire::{
     ErrorShape,
-    farm::{FarmApi, FarmLetterRef, FarmLettersParams},
+    farm::{FarmApi, FarmDrainParams, FarmEventsParams, FarmLetterRef, FarmLettersParams, FarmMoveParams},
     system::Nothing,
 };
 
@@ -18,6 +18,9 @@ use crate::farm::Cell;
 const LETTERS_DEFAULT: usize = 50;
 /// Letters of a list at most.
 const LETTERS_MAX: i64 = 500;
+
+/// Events of one answer at most: all that are kept.
+const EVENTS_MAX: usize = clawstead_farm::events::KEPT_MAX;
 
 /// The handlers of `farm.*`.
 pub struct FarmRpc {
@@ -50,8 +53,33 @@ impl FarmApi<Cx> for FarmRpc {
         Ok(json!({ "agents": self.farm()?.membership.agents() }))
     }
 
+    async fn shards(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
+        Ok(self.farm()?.shards())
+    }
+
+    async fn move_unit(&self, _: &Cx, params: FarmMoveParams) -> Result<Value, ErrorShape> {
+        let began = tokio::time::Instant::now();
+        let (unit, before) = self.farm()?.move_unit(&params.unit, &params.to).await?;
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(json!({"ok": true, "unit": unit.to_string(), "from": before, "to": params.to, "tookMs": ms}))
+    }
+
+    async fn drain(&self, _: &Cx, params: FarmDrainParams) -> Result<Value, ErrorShape> {
+        let undo = params.undo == Some(true);
+        let left = self.farm()?.drain(&params.gateway, undo, params.why.as_deref().unwrap_or_default()).await?;
+        Ok(json!({"ok": left.is_empty(), "gateway": params.gateway, "drained": !undo, "left": left}))
+    }
+
     async fn letters(&self, _: &Cx, params: FarmLettersParams) -> Result<Value, ErrorShape> {
         Ok(json!({ "letters": self.farm()?.letters(params.agent.as_deref(), limit(&params)).await? }))
+    }
+
+    async fn events(&self, _: &Cx, params: FarmEventsParams) -> Result<Value, ErrorShape> {
+        let limit = params.limit.map_or(EVENTS_MAX, |limit| usize::try_from(limit).unwrap_or(EVENTS_MAX).clamp(1, EVENTS_MAX));
+        let after = params.after.map(|after| u64::try_from(after).unwrap_or(0));
+        let (events, newest) = self.farm()?.events.since(after, limit);
+        let events: Vec<&Value> = events.iter().map(AsRef::as_ref).collect();
+        Ok(json!({ "events": events, "newest": newest }))
     }
 
     async fn letter(&self, _: &Cx, params: FarmLetterRef) -> Result<Value, ErrorShape> {

@@ -8,8 +8,14 @@ use crate::method::{methods, params};
 params! {
     /// For lists of letters.
     FarmLettersParams { agent?: text, limit?: int(1..) }
+    /// For events: those after number `after`, or the newest.
+    FarmEventsParams { after?: int(0..), limit?: int(1..) }
     /// One letter.
     FarmLetterRef { id: text }
+    /// A unit (an agent's id, `chan.<channel>.<account>`) and the gateway it is to go to.
+    FarmMoveParams { unit: text, to: text }
+    /// A gateway that is to have nothing; with `undo` it may have units again.
+    FarmDrainParams { gateway: text, undo?: bool, why?: String }
 }
 
 methods! {
@@ -21,8 +27,16 @@ methods! {
         Gateways: "farm.gateways" => fn gateways(Nothing) -> Value, scope: Read;
         /// Agents of all gateways.
         Agents: "farm.agents" => fn agents(Nothing) -> Value, scope: Read;
+        /// Which gateway owns what, under which epoch; what is drained, what needs an operator.
+        Shards: "farm.shards" => fn shards(Nothing) -> Value, scope: Read;
+        /// Gives an agent or a channel account to a gateway in order: running turns end first.
+        Move: "farm.move" => fn move_unit(FarmMoveParams) -> Value, scope: Admin;
+        /// Empties a gateway in order, for maintenance, or lets it have units again.
+        Drain: "farm.drain" => fn drain(FarmDrainParams) -> Value, scope: Admin;
         /// Letters between gateways, newest first, without their bodies.
         Letters: "farm.letters" => fn letters(FarmLettersParams) -> Value, scope: Read;
+        /// What happened: events of letters, members, keys and shards, oldest first, and the number of the newest.
+        Events: "farm.events" => fn events(FarmEventsParams) -> Value, scope: Read;
         /// One letter with its life.
         Letter: "farm.letter" => fn letter(FarmLetterRef) -> Value, scope: Read;
         /// Letters that were given up, newest first.

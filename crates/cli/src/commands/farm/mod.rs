@@ -11,6 +11,7 @@ mod init;
 mod invite;
 mod keys;
 mod letters;
+mod moving;
 mod policy;
 mod requests;
 mod rotate;
@@ -65,6 +66,12 @@ enum Verb {
     Agents(status::Args),
     /// Gateways and their agents as a tree
     Map(status::Args),
+    /// Which gateway owns what, under which epoch
+    Shards(moving::ShardsArgs),
+    /// Give an agent or a channel account to another gateway
+    Move(moving::MoveArgs),
+    /// Empty a gateway, for maintenance
+    Drain(moving::DrainArgs),
     /// Letters between agents
     Letters(letters::ListArgs),
     /// The life of one letter
@@ -91,6 +98,9 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Gateways(args) => status::gateways(&args, cx),
         Verb::Agents(args) => status::agents(&args, cx),
         Verb::Map(args) => status::map(&args, cx),
+        Verb::Shards(args) => moving::shards(&args, cx),
+        Verb::Move(args) => moving::move_unit(&args, cx),
+        Verb::Drain(args) => moving::drain(&args, cx),
         Verb::Letters(args) => letters::list(&args, cx),
         Verb::Letter(args) => letters::one(&args, cx),
         Verb::Dlq(args) => letters::dlq(args, cx),
