@@ -1,5 +1,7 @@
 //! Engines for tests: a private PostgreSQL server in a folder of its own, gone with its handle.
 
+mod replica;
+
 use std::{
     env, fs, io,
     net::{TcpListener, TcpStream},
@@ -27,6 +29,8 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     server: Option<Child>,
+    /// Further settings, `name=value`.
+    settings: Vec<String>,
 }
 
 impl Postgres {
@@ -35,16 +39,11 @@ impl Postgres {
     /// # Errors
     /// When the binaries are there and do not work: that is a failure, not a reason to skip.
     pub fn start() -> io::Result<Option<Self>> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let Some(binaries) = find() else {
             skip("postgres", "it is not installed: no initdb beside CLAWSTEAD_POSTGRES, in /usr/lib/postgresql or in PATH");
             return Ok(None);
         };
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("clawstead-postgres-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let mut server = Self { binaries, folder, port: free_port()?, server: None };
-        server.give_away()?;
+        let mut server = Self::in_a_folder(binaries)?;
         let made = server
             .command("initdb")
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
@@ -53,6 +52,16 @@ impl Postgres {
         succeeded("initdb", made.status, &made.stderr)?;
         server.run()?;
         Ok(Some(server))
+    }
+
+    fn in_a_folder(binaries: PathBuf) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("clawstead-postgres-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let server = Self { binaries, folder, port: free_port()?, server: None, settings: Vec::new() };
+        server.give_away()?;
+        Ok(server)
     }
 
     /// Its address.
@@ -91,6 +100,9 @@ impl Postgres {
             "logging_collector=off",
             "autovacuum=off",
         ] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             command.args(["-c", setting]);
         }
         let log = fs::File::options().create(true).append(true).open(self.folder.join("log"))?;

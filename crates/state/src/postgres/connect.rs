@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use clawstead_world::{Rng, SystemRng, TaskKind, Tasks};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio::time::Instant;
 use tokio_postgres::{
@@ -11,18 +12,29 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Options, fault};
+use super::{
+    Options, fault,
+    hosts::{self, GRACE, Known, MARKER_DAYS, Refused, Standing},
+    recall::Recall,
+};
 use crate::{TxError, rules};
 
 /// Each step is run once, in one transaction with its number. Steps only add; a released step never changes.
 /// Keys compare by bytes, as in the other backends: `COLLATE "C"`.
-const STEPS: [&str; 1] = [r#"
+const STEPS: [&str; 2] = [
+    r#"
 CREATE TABLE fence(unit text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, owner text NOT NULL, incarnation bigint NOT NULL) WITH (fillfactor=50);
 CREATE TABLE doc(unit text COLLATE "C" NOT NULL, tbl text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, value text NOT NULL, version bigint NOT NULL,
   PRIMARY KEY(unit, tbl, key)) WITH (fillfactor=80);
 CREATE TABLE journal(unit text COLLATE "C" NOT NULL, stream text COLLATE "C" NOT NULL, seq bigint NOT NULL, event text NOT NULL, PRIMARY KEY(unit, stream, seq));
 CREATE TABLE commit_marker(writer text COLLATE "C" PRIMARY KEY, n bigint NOT NULL, at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor=50);
-"#];
+"#,
+    // Which store this is; a copy of its files is the same one, another schema is not.
+    r#"
+CREATE TABLE store_id(id text NOT NULL);
+INSERT INTO store_id VALUES(md5(random()::text || clock_timestamp()::text || pg_backend_pid()::text || current_schema()));
+"#,
+];
 /// Serialises migrations of all gateways of a farm: "Claw".
 const MIGRATION_LOCK: i64 = 0x436c_6177;
 /// Pause before the second try; doubles up to [`PAUSE_MAX_MS`], a quarter of it at random.
@@ -31,11 +43,12 @@ const PAUSE_MAX_MS: u64 = 1_000;
 
 /// How connections are made.
 pub(super) struct Connector {
-    config: Config,
+    hosts: Vec<Config>,
     tls: Option<MakeRustlsConnect>,
-    schema: String,
+    pub(super) schema: String,
     pub(super) options: Options,
     pub(super) name: String,
+    pub(super) known: Known,
 }
 
 /// A limit in time for one operation with its retries.
@@ -104,18 +117,18 @@ impl Connector {
             SslMode::Prefer if local => None,
             _ => Some(tls(options.ca_file.as_deref()).map_err(wrong)?),
         };
-        Ok(Self { config, tls, schema: schema.into(), options, name })
+        Ok(Self { hosts: hosts::each(&config), tls, schema: schema.into(), options, name, known: Known::new() })
     }
 
     /// A connection whose session is set up; tries hosts and waits until `patience` ends.
     pub(super) async fn connect(&self, patience: &mut Patience) -> Result<Client, TxError> {
         loop {
-            let outcome = tokio::time::timeout(self.options.attempt_limit(), self.connect_once()).await;
-            let told = match outcome {
-                Ok(Ok(client)) => return Ok(client),
-                Ok(Err(err)) if !fault::is_passing(&err) => return Err(fault::explain(&self.name, &err, false)),
-                Ok(Err(err)) => fault::explain(&self.name, &err, false),
-                Err(_) => fault::too_slow(&self.name, false),
+            let told = match self.connect_once().await {
+                Ok(client) => return Ok(client),
+                Err(Refused::Server(err)) if !fault::is_passing(&err) => return Err(fault::explain(&self.name, &err, false)),
+                Err(Refused::Server(err)) => fault::explain(&self.name, &err, false),
+                Err(Refused::Slow) => fault::too_slow(&self.name, false),
+                Err(Refused::Stale(why)) => TxError::Away { path: self.name.clone(), why, maybe: false },
             };
             tracing::warn!(store = %self.name, err = %told, "no connection to the state store yet");
             if !patience.pause().await {
@@ -124,23 +137,63 @@ impl Connector {
         }
     }
 
-    async fn connect_once(&self) -> Result<Client, tokio_postgres::Error> {
+    /// Asks every host. Of those that take writes and know what we know, the one with the highest timeline.
+    async fn connect_once(&self) -> Result<Client, Refused> {
+        let limit = self.options.connect_timeout + Duration::from_secs(1);
+        let asked = self.hosts.iter().map(|host| async move { tokio::time::timeout(limit, self.connect_host(host)).await.unwrap_or(Err(Refused::Slow)) });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let (mut best, mut refused): (Option<(Client, Standing)>, Option<Refused>) = (None, None);
+        let mut end = None;
+        loop {
+            let next = match end {
+                None => asked.next().await,
+                Some(end) => tokio::time::timeout_at(end, asked.next()).await.unwrap_or_default(),
+            };
+            match next {
+                None => break,
+                Some(Ok((client, standing))) => {
+                    if best.as_ref().is_none_or(|(_, best)| best.timeline < standing.timeline) {
+                        best = Some((client, standing));
+                    }
+                    end.get_or_insert_with(|| Instant::now() + GRACE);
+                }
+                // What passes is waited for, so it counts for more than what stays; and a stale one explains most.
+                Some(Err(err)) => {
+                    let stays = |err: &Refused| matches!(err, Refused::Server(err) if !fault::is_passing(err));
+                    if refused.as_ref().is_none_or(|old| stays(old) || matches!(err, Refused::Stale(_))) {
+                        refused = Some(err);
+                    }
+                }
+            }
+        }
+        match (best, refused) {
+            (Some((client, standing)), _) => {
+                self.known.saw(standing);
+                Ok(client)
+            }
+            (None, refused) => Err(refused.unwrap_or(Refused::Slow)),
+        }
+    }
+
+    async fn connect_host(&self, host: &Config) -> Result<(Client, Standing), Refused> {
         let client = match &self.tls {
             None => {
-                let (client, connection) = self.config.connect(NoTls).await?;
+                let (client, connection) = host.connect(NoTls).await?;
                 drive(&self.options.tasks, &self.name, connection);
                 client
             }
             Some(tls) => {
-                let (client, connection) = self.config.connect(tls.clone()).await?;
+                let (client, connection) = host.connect(tls.clone()).await?;
                 drive(&self.options.tasks, &self.name, connection);
                 client
             }
         };
-        // `local` and `off` answer before the disk has it; stricter settings of the server are kept.
+        // `local` and `off` answer before the disk has it; stricter settings of the server are kept. A machine that
+        // vanishes keeps its locks only until the server notices.
         client
             .batch_execute(&format!(
                 "SET statement_timeout={}; SET idle_in_transaction_session_timeout={}; SET search_path=\"{}\"; SET client_min_messages=warning;
+                 SET tcp_keepalives_idle=5; SET tcp_keepalives_interval=2; SET tcp_keepalives_count=3;
                  SET default_transaction_isolation='read committed';
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')",
                 self.options.statement_timeout.as_millis(),
@@ -148,11 +201,14 @@ impl Connector {
                 self.schema
             ))
             .await?;
-        Ok(client)
+        let standing = Standing::of(&client).await?;
+        self.known.check(&client, standing).await?;
+        Ok((client, standing))
     }
 
-    /// Makes the schema where it is not there and brings it up to date; refuses a newer one.
-    pub(super) async fn migrate(&self, client: &mut Client) -> Result<(), TxError> {
+    /// Makes the schema where it is not there and brings it up to date; refuses a newer one, and one that is not the
+    /// one remembered. Answers the store's id.
+    pub(super) async fn migrate(&self, client: &mut Client, recall: Option<&Recall>) -> Result<String, TxError> {
         let explain = |err: tokio_postgres::Error| fault::explain(&self.name, &err, false);
         let encoding: String = client.query_one("SHOW server_encoding", &[]).await.map_err(explain)?.get(0);
         if encoding != "UTF8" {
@@ -170,15 +226,25 @@ impl Connector {
         if found > known {
             return Err(TxError::Schema { path: format!("{} schema {}", self.name, self.schema), found, known });
         }
+        if let Some(recall) = recall.filter(|_| found == 0) {
+            recall.check(self, tx.client(), None).await?;
+        }
         for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
             tx.batch_execute(step).await.map_err(explain)?;
         }
         if found < known {
             tx.batch_execute(&format!("DELETE FROM schema_version; INSERT INTO schema_version VALUES({known})")).await.map_err(explain)?;
         }
-        // A marker is of use for as long as its writer retries one commit.
-        tx.batch_execute("DELETE FROM commit_marker WHERE at < now() - interval '7 days'").await.map_err(explain)?;
-        tx.commit().await.map_err(explain)
+        // A marker is of use for as long as its writer retries one commit, or a folder remembers it.
+        tx.batch_execute(&format!("DELETE FROM commit_marker WHERE at < now() - interval '{MARKER_DAYS} days'")).await.map_err(explain)?;
+        let id: String = tx.query_one("SELECT id FROM store_id", &[]).await.map_err(explain)?.get(0);
+        if let Some(recall) = recall {
+            recall.check(self, tx.client(), Some(&id)).await?;
+        }
+        // Before the first commit: a row that is there can be waited for, when its change is in doubt.
+        tx.execute("INSERT INTO commit_marker(writer, n) VALUES($1, 0) ON CONFLICT DO NOTHING", &[&self.known.writer]).await.map_err(explain)?;
+        tx.commit().await.map_err(explain)?;
+        Ok(id)
     }
 }
 

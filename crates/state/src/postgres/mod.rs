@@ -1,12 +1,19 @@
 //! The store on a PostgreSQL server, shared by the gateways of a farm.
 //!
 //! Every transaction locks the fence row of each unit it writes in share mode and compares it; a claim updates that
-//! row and so waits for them. Connections go to the host that takes writes (`target_session_attrs=read-write`); a
-//! failover is waited for within [`Options::retry_limit`], and a lost answer to COMMIT is settled by a marker row.
+//! row and so waits for them. Connections go to the host that takes writes (`target_session_attrs=read-write`), of
+//! several the one furthest on; a failover is waited for within [`Options::retry_limit`], and a lost answer to COMMIT
+//! is settled by a marker row. The same row tells a server that lacks what it had confirmed: it is not used.
 
 mod connect;
 mod fault;
+mod hosts;
+mod recall;
+mod tenancy;
 mod writer;
+
+pub use recall::{RECALL_FILE, Recall};
+pub use tenancy::{Tenancy, TenancyError};
 
 use std::{
     future::Future,
@@ -21,8 +28,8 @@ use std::{
 
 use async_trait::async_trait;
 use clawstead_terms::{Fence, Unit};
-use clawstead_world::{Rng, SystemRng, TaskKind, Tasks};
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use clawstead_world::{TaskKind, Tasks};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tokio_postgres::{Client, Error, Statement};
 
 use self::{
@@ -51,6 +58,8 @@ pub struct Options {
     pub idle_in_transaction_timeout: Duration,
     /// Certificate authorities (PEM) for TLS; default: those of the system.
     pub ca_file: Option<PathBuf>,
+    /// A file that remembers which store is used and how far it was, see [`Recall`]; default none.
+    pub recall: Option<PathBuf>,
     /// Where its background tasks run.
     pub tasks: Tasks,
 }
@@ -63,6 +72,7 @@ impl Default for Options {
             statement_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(1),
             ca_file: None,
+            recall: None,
             tasks: Tasks::new(),
         }
     }
@@ -83,6 +93,8 @@ pub struct PostgresStore {
     reader: Mutex<Option<Arc<Reader>>>,
     reads: Semaphore,
     closed: AtomicBool,
+    /// True when it is closed, for tasks.
+    leaving: watch::Sender<bool>,
 }
 
 struct Reader {
@@ -102,22 +114,29 @@ impl PostgresStore {
     /// `postgres://user:password@host1,host2/database?sslmode=require` or the key=value form.
     ///
     /// # Errors
-    /// `Invalid` for a wrong address or encoding, `Schema` for a newer one, `Away` when no host takes writes within
+    /// `Invalid` for a wrong address or encoding, or a store that is not the one remembered; `Schema` for a newer one, `Away` when no host takes writes within
     /// [`Options::retry_limit`].
     pub async fn connect(url: &str, schema: &str, options: Options) -> Result<Self, TxError> {
         let connector = Arc::new(Connector::new(url, schema, options)?);
+        let recall = connector.options.recall.as_deref().and_then(Recall::read);
+        if let Some(recall) = &recall {
+            connector.known.saw(recall.standing());
+        }
         let mut client = connector.connect(&mut Patience::new(connector.options.retry_limit)).await?;
-        connector.migrate(&mut client).await?;
+        let id = connector.migrate(&mut client, recall.as_ref()).await?;
+        let (leaving, closed) = watch::channel(false);
+        if let Some(path) = &connector.options.recall {
+            recall::keep(&connector, path.clone(), id, closed);
+        }
         let (sender, jobs) = mpsc::channel(QUEUE_BATCHES_MAX);
         let counters = Arc::new(Counters::default());
         let session = writer::Session::prepare(client).await.map_err(|err| fault::explain(&connector.name, &err, false))?;
-        let id = SystemRng.uuid();
-        let writer = Writer { connector: Arc::clone(&connector), jobs, counters: Arc::clone(&counters), id, marker: 0, session: Some(session) };
+        let writer = Writer { connector: Arc::clone(&connector), jobs, counters: Arc::clone(&counters), marker: 0, session: Some(session) };
         connector.options.tasks.spawn::<_, std::convert::Infallible>(TaskKind::vital("state-postgres"), async move {
             writer.run().await;
             Ok(())
         });
-        Ok(Self { connector, counters, jobs: sender, reader: Mutex::new(None), reads: Semaphore::new(READS_MAX), closed: AtomicBool::new(false) })
+        Ok(Self { connector, counters, jobs: sender, reader: Mutex::new(None), reads: Semaphore::new(READS_MAX), closed: AtomicBool::new(false), leaving })
     }
 
     fn away(&self, why: &str, maybe: bool) -> TxError {
@@ -311,5 +330,6 @@ impl Store for PostgresStore {
             let _ = stopped.await;
         }
         *self.reader.lock().await = None;
+        self.leaving.send_replace(true);
     }
 }

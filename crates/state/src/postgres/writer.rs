@@ -54,8 +54,6 @@ pub(super) struct Writer {
     pub(super) connector: Arc<Connector>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) counters: Arc<Counters>,
-    /// Names the marker row.
-    pub(super) id: String,
     /// The number of the last transaction that was tried.
     pub(super) marker: i64,
     pub(super) session: Option<Session>,
@@ -148,22 +146,26 @@ impl Writer {
                 Ok(session) => session,
                 Err(err) => return all(&with_doubt(err, pending.is_some())),
             };
-            let (id, marker) = (self.id.clone(), self.marker);
+            let (id, marker) = (connector.known.writer.as_str(), self.marker);
             let in_doubt = pending.is_some();
             let attempt = async {
                 if in_doubt {
-                    if session.was_committed(&id, marker).await? {
+                    if session.was_committed(id, marker).await? {
                         return Ok(pending.take());
                     }
                     pending = None;
                 }
-                session.write(group, &id, marker, &mut careful, &mut pending).await.map(Some)
+                session.write(group, id, marker, &mut careful, &mut pending).await.map(Some)
             };
             let limited = tokio::time::timeout(connector.options.attempt_limit(), attempt).await;
             let told = match limited {
                 Ok(Ok(outcomes)) => {
                     self.session = Some(session);
-                    return outcomes.unwrap_or_default();
+                    let outcomes = outcomes.unwrap_or_default();
+                    if outcomes.iter().any(Result::is_ok) {
+                        connector.known.confirm(marker);
+                    }
+                    return outcomes;
                 }
                 Ok(Err(err)) if !fault::is_passing(&err) && pending.is_none() => return all(&fault::explain(&connector.name, &err, false)),
                 Ok(Err(err)) => fault::explain(&connector.name, &err, pending.is_some()),
@@ -249,7 +251,7 @@ impl Session {
             ),
             client.prepare("DELETE FROM journal WHERE unit=$1 AND stream=$2"),
             client.prepare("INSERT INTO commit_marker(writer, n) VALUES($1, $2) ON CONFLICT(writer) DO UPDATE SET n=excluded.n, at=now()"),
-            client.prepare("SELECT n FROM commit_marker WHERE writer=$1 FOR UPDATE"),
+            client.prepare("UPDATE commit_marker SET at=now() WHERE writer=$1 RETURNING n"),
         )?;
         Ok(Self { client, fence, fence_alone, claim, put, insert, delete, version, end, append, drop_journal, mark, marked })
     }
@@ -269,7 +271,8 @@ impl Session {
         Ok(row.map(|row| Fence { epoch: rules::unsigned(row.get(0)), owner: row.get(1), incarnation: rules::unsigned(row.get(2)) }))
     }
 
-    /// Whether transaction `marker` of this writer happened. Waits for its end where the server still works on it.
+    /// Whether transaction `marker` of this writer happened. Waits for its end where the server still works on it. A
+    /// change and no mere look: when it is confirmed, a standby that confirms commits has all that came before too.
     async fn was_committed(&self, id: &str, marker: i64) -> Result<bool, Error> {
         let row = self.client.query_opt(&self.marked, &[&id]).await?;
         Ok(row.is_some_and(|row| row.get::<_, i64>(0) >= marker))
