@@ -80,13 +80,17 @@ impl Verdict {
 
 /// Checks the bytes of a letter. Counts it against `limiter` when it is taken.
 pub fn examine(raw: &[u8], checks: &dyn Checks, limiter: &mut Limiter, now: Now) -> Verdict {
+    match open(raw) {
+        Ok(opened) => examine_opened(opened, checks, limiter, now),
+        Err(refusal) => Verdict::Refuse { refusal, answer: None },
+    }
+}
+
+/// The same for a letter that was read already: reading is a good part of the whole check.
+pub fn examine_opened(opened: Opened, checks: &dyn Checks, limiter: &mut Limiter, now: Now) -> Verdict {
     let refuse = |refusal: Refusal, letter: Option<Envelope>| {
         let answer = letter.filter(|letter| refusal.answered() && letter.kind != Kind::Receipt && letter.capability != STATUS_CAPABILITY).map(Box::new);
         Verdict::Refuse { refusal, answer }
-    };
-    let opened = match open(raw) {
-        Ok(opened) => opened,
-        Err(refusal) => return refuse(refusal, None),
     };
     if let Err(refusal) = authentic(&opened, checks, now) {
         return refuse(refusal, None);
