@@ -13,6 +13,7 @@ use crate::{
         a2a::{self, A2aConfig},
         agents::{self, AgentsConfig},
         bindings::{self, Binding},
+        diagnostics::{self, DiagnosticsConfig},
         farm::{self, FarmConfig},
         gateway::{self, GatewayConfig},
         models::{self, ModelsConfig},
@@ -58,6 +59,8 @@ pub struct Config {
     pub skills: SkillsConfig,
     /// `logging`.
     pub logging: LoggingConfig,
+    /// `diagnostics`.
+    pub diagnostics: DiagnosticsConfig,
     /// `browser` and `canvasHost`.
     pub browser: BrowserConfig,
     /// `farm`; none means an ordinary gateway.
@@ -91,6 +94,7 @@ impl Config {
             hooks: rest::hooks(&cx),
             skills: rest::skills(&cx),
             logging: rest::logging(&cx),
+            diagnostics: diagnostics::read(&cx),
             browser: rest::browser(&cx),
             farm: farm::read(&cx),
             a2a: a2a::read(&cx),

@@ -5,6 +5,7 @@ use crate::{env::Env, paths::Paths, view::View};
 pub(crate) mod a2a;
 pub(crate) mod agents;
 pub(crate) mod bindings;
+pub(crate) mod diagnostics;
 pub(crate) mod farm;
 pub(crate) mod gateway;
 pub(crate) mod models;
