@@ -51,13 +51,13 @@ async fn keys() {
 
 #[tokio::test]
 async fn mail() {
-    assert_eq!(conformance::bus(&OneProcess(Memory::new()), "1").await, Ok(10));
+    assert_eq!(conformance::bus(&OneProcess(Memory::new()), "1").await, Ok(11));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_in_simulated_time() {
     assert_eq!(conformance::coord(&OneProcess(Memory::new()), "1").await, Ok(16));
-    assert_eq!(conformance::bus(&OneProcess(Memory::new()), "1").await, Ok(10));
+    assert_eq!(conformance::bus(&OneProcess(Memory::new()), "1").await, Ok(11));
 }
 
 /// Answers from a list.
@@ -144,6 +144,7 @@ async fn a_member_that_is_silent_is_not_alive() {
         tags: Vec::new(),
         meta: std::collections::BTreeMap::new(),
         check_ttl: Duration::from_secs(3),
+        check_url: None,
     };
     coord.register(&me).await.unwrap();
     assert!(!memory.members()[0].alive());

@@ -463,7 +463,7 @@ fn the_policy_is_shown_explained_and_completed() {
     let home = Home::with_config(CONFIG);
     init(&home, &format!("http://127.0.0.1:{}", free_port()));
     let rules = home.run(&["farm", "policy", "show", "--json"]).json();
-    assert_eq!(rules["rules"].as_array().unwrap().len(), 4, "{rules}");
+    assert_eq!(rules["rules"].as_array().unwrap().len(), 6, "{rules}");
     let explain = |from: &str, to: &str, what: &str| {
         home.run(&["farm", "policy", "explain", "--from", from, "--from-gateway", "bobby-gateway", "--to", to, "--capability", what, "--json"]).json()
     };
@@ -475,7 +475,7 @@ fn the_policy_is_shown_explained_and_completed() {
     assert!(ran.out.starts_with("Allowed: bobby on jerry-gateway asks reply of jerry (farm.policy["), "{}", ran.out);
 
     let ran = home.run(&["farm", "policy", "starter", "--agent", "billy", "--agent", "bobby", "--write", "--json"]).json();
-    assert_eq!((ran["written"].as_bool(), ran["missing"].as_array().map(Vec::len)), (Some(true), Some(5)), "{ran}");
+    assert_eq!((ran["written"].as_bool(), ran["missing"].as_array().map(Vec::len)), (Some(true), Some(6)), "{ran}");
     assert_eq!(explain("billy", "jerry", "sessions.send")["allowed"], true);
     assert!(home.text().contains("// the first gateway"));
     let ran = home.run(&["farm", "policy", "starter", "--agent", "billy", "--agent", "bobby"]);

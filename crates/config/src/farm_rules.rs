@@ -6,13 +6,14 @@ use serde_json::Value;
 use crate::{
     issue::Severity,
     normalise::own,
-    sections::farm::{BusKind, CoordKind, HubMemory, StateKind},
+    sections::farm::{BusKind, CoordKind, HubMemory, LETTER_TTL_MAX_MS, StateKind},
     validate::{Sink, nearest, type_name},
     view::View,
 };
 
 /// What a peer of the hub may be allowed.
-const HUB_SCOPES: [&str; 9] = ["register", "discover", "send", "inbox", "memory-read", "memory-write", "tasks", "dlq", "operator"];
+const HUB_SCOPES: [&str; 11] =
+    ["register", "discover", "send", "inbox", "memory-read", "memory-write", "tasks", "vault-read", "vault-write", "dlq", "operator"];
 /// Bytes of a peer's token at least: shorter ones can be guessed.
 const HUB_TOKEN_MIN: usize = 24;
 /// Root keys that may be pinned at the same time: the one in force and its successor.
@@ -42,6 +43,25 @@ pub(crate) fn check(root: View<'_>, sink: &mut Sink<'_>) {
                 sink.error(&own(&["farm", key]), format!("farm.{key} is needed as soon as farm.coord, farm.bus or farm.peer names other gateways"));
             }
             _ => {}
+        }
+    }
+    if let Some(text) = farm.at("advertise").word() {
+        let fits = url::Url::parse(&format!("ws://{text}"))
+            .is_ok_and(|url| url.has_host() && url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none());
+        let everywhere = text.starts_with("0.0.0.0") || text.starts_with("[::]");
+        if !fits || everywhere || text.contains('/') {
+            sink.error(&own(&["farm", "advertise"]), "invalid address (expected host or host:port that other nodes reach this gateway at, like 10.0.0.5)");
+        }
+    }
+    if let Some(text) = farm.at("letterTtl").str() {
+        match crate::units::duration_ms(text, 60_000) {
+            None => {
+                sink.error(&own(&["farm", "letterTtl"]), "invalid duration (use s, m, h, like \"12h\")");
+            }
+            Some(ms) if !(1_000..=LETTER_TTL_MAX_MS).contains(&ms) => {
+                sink.error(&own(&["farm", "letterTtl"]), "a letter may wait between 1s and 24h: repeats are known for two days only");
+            }
+            Some(_) => {}
         }
     }
     peer(farm, bus, sink);

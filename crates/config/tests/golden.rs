@@ -333,13 +333,14 @@ fn a_farm_is_read_with_its_defaults() {
         peer: { listen: "0.0.0.0:18790", advertise: "jerry.lan:18790" },
         home: { Bobby: ["bobby-gateway", "jerry-gateway"] },
         policy: [{ from: { gateway: "*", agent: "jerry" }, to: { agent: "bobby" }, capabilities: ["infra.*"], effect: "allow", limits: { per_minute: 60, max_ttl: 600000 } }],
-        acceptUnsigned: ["openclaw/agents/bobby/inbox/"],
+        acceptUnsigned: ["openclaw/agents/bobby/inbox/"], letterTtl: "12h",
         roots: ["00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"],
     } }"#;
     let (c, n) = load(text, &[("CONSUL_TOKEN", "t0ken"), ("DB_URL", "postgres://claw:pw@db/claw")]);
     assert!(n.is_empty(), "{n:?}");
     let farm = c.farm.as_ref().unwrap();
     assert!(farm.has_others());
+    assert_eq!(farm.letter_ttl_ms, 12 * 3_600_000);
     assert_eq!((farm.id.as_deref(), farm.gateway.as_deref(), farm.lease), (Some("homelab"), Some("jerry-gateway"), LeaseProfile::Lan));
     assert_eq!((farm.coord.kind, farm.coord.addrs.as_slice()), (CoordKind::Consul, &[CONSUL_ADDR.to_owned()][..]));
     assert_eq!(farm.bus.addrs, farm.coord.addrs);
@@ -393,6 +394,8 @@ fn a_farm_says_what_cannot_be() {
         (r#"{ id: "lab", gateway: "gw", coord: { kind: "nats" } }"#, "farm.coord.kind", "farm.bus.kind"),
         (r#"{ coord: { kind: "consul" } }"#, "farm.gateway", "farm.gateway is needed"),
         (r#"{ id: "Lab!", gateway: "gw" }"#, "farm.id", "a-z"),
+        (r#"{ id: "lab", gateway: "gw", advertise: "0.0.0.0:18789" }"#, "farm.advertise", "other nodes"),
+        (r#"{ id: "lab", gateway: "gw", advertise: "http://10.0.0.5" }"#, "farm.advertise", "host:port"),
         (r#"{ state: { kind: "postgres" } }"#, "farm.state.url", "needs farm.state.url"),
         (r#"{ state: { kind: "postgres", url: "mysql://x" } }"#, "farm.state.url", "invalid address"),
         (r#"{ state: { kind: "mongo" } }"#, "farm.state.kind", "unknown"),
@@ -406,6 +409,8 @@ fn a_farm_says_what_cannot_be() {
         (r#"{ polcy: [] }"#, "farm", "Unrecognized key"),
         (r#"{ policy: [{ to: { agent: "a" }, effect: "allow" }] }"#, "farm.policy", "needs from"),
         (r#"{ acceptUnsigned: [""] }"#, "farm.acceptUnsigned", "below openclaw/agents/"),
+        (r#"{ letterTtl: "soon" }"#, "farm.letterTtl", "invalid duration"),
+        (r#"{ letterTtl: "25h" }"#, "farm.letterTtl", "between 1s and 24h"),
         (r#"{ roots: ["abc"] }"#, "farm.roots", "32 bytes"),
         (r#"{ hub: { peers: [{ name: "a b", token: "0123456789abcdef01234567" }] } }"#, "farm.hub.peers", "needs a name"),
         (r#"{ hub: { peers: [{ name: "laptop", token: "short" }] } }"#, "farm.hub.peers", "24 bytes"),

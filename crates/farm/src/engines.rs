@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use clawstead_bus::{
-    Bus, Coord,
+    Bus, Coord, Tls,
     consul::{Consul, Settings},
     memory::Memory,
     nats::{NatsBus, NatsConfig},
     postgres::{self, Postgres},
     redis::{RedisBus, RedisConfig},
 };
-use clawstead_config::{BusConfig, BusKind, CoordKind, FarmConfig, Secret};
+use clawstead_config::{BusConfig, BusKind, CoordKind, FarmConfig, Secret, TlsFiles};
 use clawstead_world::World;
 use url::Url;
 
@@ -51,32 +51,50 @@ pub fn open(config: &FarmConfig, farm_id: &str, gateway: &str, world: &World) ->
     let embedded = Memory::new();
     let coord: Arc<dyn Coord> = match config.coord.kind {
         CoordKind::Embedded => embedded.coord(gateway),
-        CoordKind::Consul => consul(&config.coord.addrs, config.coord.token.as_ref(), world).map_err(|why| wrong("coord", why))?.coord(),
+        CoordKind::Consul => {
+            let tls = tls("coord", &config.coord.tls)?;
+            consul(&config.coord.addrs, config.coord.token.as_ref(), tls, world).map_err(|why| wrong("coord", why))?.coord()
+        }
         CoordKind::Postgres => {
             let url = config.coord.url.as_ref().ok_or_else(|| wrong("coord.url", "needs a postgres:// address"))?;
-            let settings = postgres::Settings { ca_file: config.coord.tls.ca.clone(), ..postgres::Settings::at(url.expose()) };
+            let settings = postgres::Settings { tls: tls("coord", &config.coord.tls)?, ..postgres::Settings::at(url.expose()) };
             Postgres::new(&settings, world).map_err(|why| wrong("coord.url", why))?.coord()
         }
     };
     let bus: Option<Arc<dyn Bus>> = match config.bus.kind {
         BusKind::Embedded => Some(embedded.bus(gateway)),
         BusKind::Peer => None,
-        BusKind::Consul => Some(consul(&config.bus.addrs, config.bus.token.as_ref(), world).map_err(|why| wrong("bus", why))?.bus()),
+        BusKind::Consul => {
+            let tls = tls("bus", &config.bus.tls)?;
+            Some(consul(&config.bus.addrs, config.bus.token.as_ref(), tls, world).map_err(|why| wrong("bus", why))?.bus())
+        }
         BusKind::Redis => {
-            let servers = addresses(&config.bus)?;
-            Some(Arc::new(RedisBus::new(RedisConfig::new(farm_id, servers), world.clock.clone()).map_err(|why| wrong("bus.addr", why))?))
+            let settings = RedisConfig { tls: tls("bus", &config.bus.tls)?, ..RedisConfig::new(farm_id, addresses(&config.bus)?) };
+            Some(Arc::new(RedisBus::new(settings, world.clock.clone()).map_err(|why| wrong("bus", why))?))
         }
         BusKind::Nats => {
             let mut settings = NatsConfig::new(farm_id, addresses(&config.bus)?);
             settings.replicas = config.bus.replicas;
-            Some(Arc::new(NatsBus::new(settings, world.clock.clone()).map_err(|why| wrong("bus.addr", why))?))
+            settings.tls = tls("bus", &config.bus.tls)?;
+            Some(Arc::new(NatsBus::new(settings, world.clock.clone()).map_err(|why| wrong("bus", why))?))
         }
     };
     Ok(Engines { coord: Metered::over(coord, world.metrics.clone()), bus })
 }
 
-fn consul(addrs: &[String], token: Option<&Secret>, world: &World) -> Result<Consul, clawstead_bus::CoordError> {
-    let settings = Settings { token: token.map(|token| token.expose().to_owned()), ..Settings::at(addrs.iter().cloned()) };
+/// The files of a connection. A certificate without its key, or a key alone, is a mistake that would show as a refusal
+/// much later.
+fn tls(path: &'static str, files: &TlsFiles) -> Result<Tls, EngineError> {
+    let identity = match (&files.cert, &files.key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(wrong(path, "certFile and keyFile belong together: set both or none")),
+    };
+    Ok(Tls { ca: files.ca.clone(), identity })
+}
+
+fn consul(addrs: &[String], token: Option<&Secret>, tls: Tls, world: &World) -> Result<Consul, clawstead_bus::CoordError> {
+    let settings = Settings { token: token.map(|token| token.expose().to_owned()), tls, ..Settings::at(addrs.iter().cloned()) };
     Consul::new(&settings, world)
 }
 

@@ -278,7 +278,7 @@ async fn once(
         places: Places::of_process(config.paths.state_dir.clone()),
         further_tools: Vec::new(),
         set_up_workspaces: SetUpWorkspaces::Yes,
-        farm: joining(&config, &hosts, port, &world)?,
+        farm: joining(&config, &hosts, port, &world).await?,
     };
     let building = Building::raise(ground).await?;
     notices.extend(building.notices.iter().cloned());
@@ -331,6 +331,10 @@ async fn once(
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
     building.doors.say_goodbye(going_on.then_some(1_000));
+    if !going_on && let Some(ownership) = building.farm.get().and_then(clawstead_farm::Farm::ownership) {
+        // Other gateways go on with what we have, without waiting for our silence.
+        ownership.leave(STOP_LIMIT).await;
+    }
     let put_aside = building.lanes.drain(STOP_LIMIT).await;
     if put_aside > 0 {
         tracing::warn!(turns = put_aside, "turns did not end in time; they go on at the next start");
@@ -355,11 +359,10 @@ fn tailnet_address() -> Option<IpAddr> {
 }
 
 /// What joining the farm needs, when the config names one that others are part of.
-fn joining(config: &Config, hosts: &[IpAddr], port: u16, world: &World) -> Result<Option<FarmGround>, StartError> {
+async fn joining(config: &Config, hosts: &[IpAddr], port: u16, world: &World) -> Result<Option<FarmGround>, StartError> {
     let Some(farm) = &config.farm else { return Ok(None) };
     let prepared = clawstead_farm::prepare(farm, &config.paths.state_dir, world).map_err(|err| StartError::Farm(err.to_string()))?;
     let Some(prepared) = prepared else { return Ok(None) };
-    let host = hosts.iter().find(|ip| !ip.is_unspecified()).map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string);
-    let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    Ok(Some(FarmGround { prepared, url: format!("ws://{shown}:{port}"), address: (host, port) }))
+    let (host, port) = clawstead_farm::reach::address(farm, hosts, port).await;
+    Ok(Some(FarmGround { prepared, url: format!("ws://{}:{port}", clawstead_farm::reach::bracketed(&host)), address: (host, port) }))
 }

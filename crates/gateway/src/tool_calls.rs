@@ -103,6 +103,29 @@ impl Rpc for ToolCalls {
         if let Some(answer) = self.ask_elsewhere(caller, method, &params).await {
             return answer;
         }
+        self.routed(caller, method, params, Reach::Farm).await
+    }
+}
+
+/// Where a tool's call may be answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Wherever the answer is.
+    Farm,
+    /// Here.
+    Here,
+}
+
+impl ToolCalls {
+    /// As [`Rpc::call`], for a question that another gateway asks: it goes no further.
+    ///
+    /// # Errors
+    /// As the method.
+    pub async fn call_here(&self, caller: &ToolCaller, method: &str, params: Value) -> Result<Value, Failure> {
+        self.routed(caller, method, params, Reach::Here).await
+    }
+
+    async fn routed(&self, caller: &ToolCaller, method: &str, params: Value, reach: Reach) -> Result<Value, Failure> {
         let router = self.router.get().ok_or_else(|| Failure::unavailable("gateway starting; retry shortly", 500))?;
         let mut scopes: Vec<String> = SCOPES.iter().map(|s| (*s).to_owned()).collect();
         if OWN_ADMIN.contains(&method) {
@@ -110,12 +133,14 @@ impl Rpc for ToolCalls {
             scopes.push("operator.admin".into());
         }
         let cx = Cx::detached(Caller::agent(&caller.agent, caller.session.clone(), caller.run.clone(), scopes));
-        let answer = router.call(cx, method, params, Readiness::Ready, self.world.clock.now().0).await.map_err(unsorted)?;
-        serde_json::from_str(answer.get()).map_err(|e| Failure::internal(e.to_string()))
+        let now = self.world.clock.now().0;
+        let answer = match reach {
+            Reach::Farm => router.call(cx, method, params, Readiness::Ready, now).await,
+            Reach::Here => router.call_here(cx, method, params, Readiness::Ready, now).await,
+        };
+        serde_json::from_str(answer.map_err(unsorted)?.get()).map_err(|e| Failure::internal(e.to_string()))
     }
-}
 
-impl ToolCalls {
     fn is_elsewhere(&self, agent: &AgentId) -> bool {
         self.config.load().agents.get(agent.as_str()).is_none() && self.farm.get().is_some_and(|farm| farm.elsewhere(&Unit::Agent(agent.clone())).is_some())
     }

@@ -217,6 +217,28 @@ impl Http {
         Ok(Self(Kind::Real { trusted, public: Arc::new(std::sync::OnceLock::new()) }))
     }
 
+    /// A real client that believes these certificate authorities only, and shows this certificate with its key; both as
+    /// PEM. What is none is as with [`Http::new`].
+    ///
+    /// # Errors
+    /// When a PEM cannot be used.
+    pub fn with_certificates(authorities: Option<&[u8]>, identity: Option<&[u8]>) -> Result<Self, HttpError> {
+        let setup = |what: &'static str| move |err: reqwest::Error| HttpError::Setup(format!("{what}: {}", causes(&err)));
+        let mut builder = base().redirect(reqwest::redirect::Policy::none());
+        if let Some(pem) = authorities {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(setup("the certificate authorities"))?;
+            if certificates.is_empty() {
+                return Err(HttpError::Setup("the file of certificate authorities holds none".into()));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let Some(pem) = identity {
+            builder = builder.identity(reqwest::Identity::from_pem(pem).map_err(setup("our certificate and its key"))?);
+        }
+        let trusted = builder.build().map_err(setup("TLS"))?;
+        Ok(Self(Kind::Real { trusted, public: Arc::new(std::sync::OnceLock::new()) }))
+    }
+
     /// A client for simulations: every request fails.
     #[must_use]
     pub const fn refusing() -> Self {

@@ -24,6 +24,7 @@ fn member(id: &str) -> Member {
         tags: vec!["traefik.enable=true".into()],
         meta: BTreeMap::from([("version".into(), "1".into())]),
         check_ttl: Duration::from_secs(3),
+        check_url: None,
     }
 }
 

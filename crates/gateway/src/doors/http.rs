@@ -21,7 +21,10 @@ use super::{
     limits::Credential,
     ui, ws,
 };
-use crate::rpc::{Caller, Locality, Role};
+use crate::{
+    observe,
+    rpc::{Caller, Locality, Role},
+};
 
 /// Largest body of `POST /tools/invoke`, bytes.
 const TOOLS_BODY_MAX: usize = 2 * 1024 * 1024;
@@ -90,7 +93,7 @@ pub struct Mounts {
     pub a2a: Option<axum::Router>,
     /// `/sessions/*`.
     pub sessions: Option<axum::Router>,
-    /// `/metrics`.
+    /// Figures for Prometheus, at [`observe::PATH`].
     pub metrics: Option<axum::Router>,
     /// `POST /tools/invoke`.
     pub tools: Option<Arc<dyn ToolDoor>>,
@@ -203,11 +206,14 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
     }
     if path == "/tools/invoke" {
         return match authorise(doors, &peer, request.headers()).await {
-            Ok(caller) => invoke_tool(doors, caller, request.map(Body::new)).await,
+            Ok(caller) => match ours(doors, &caller, request.map(Body::new)).await {
+                Ok(request) => invoke_tool(doors, caller, request).await,
+                Err(response) => response,
+            },
             Err(response) => response,
         };
     }
-    for (base, mounted) in [("/v1", &mounts.v1), ("/sessions", &mounts.sessions), ("/metrics", &mounts.metrics)] {
+    for (base, mounted) in [("/v1", &mounts.v1), ("/sessions", &mounts.sessions), (observe::PATH, &mounts.metrics)] {
         // A page of the Control UI may have the same path as an API below it.
         let Some(mounted) = mounted else { continue };
         if !below(base) || (base == "/sessions" && path == base) {
@@ -215,10 +221,17 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
         }
         return match authorise(doors, &peer, request.headers()).await {
             Ok(caller) => {
-                let mut request = request.map(Body::new);
+                let mut request = match ours(doors, &caller, request.map(Body::new)).await {
+                    Ok(request) => request,
+                    Err(response) => return response,
+                };
                 request.extensions_mut().insert(HttpCaller(caller));
                 request.extensions_mut().insert(axum::extract::ConnectInfo(address));
-                delegate(mounted, request).await
+                if base != "/v1" {
+                    return delegate(mounted, request).await;
+                }
+                let above = observe::traceparent(request.headers());
+                observe::http(doors.world(), base, above, delegate(mounted, request)).await
             }
             Err(response) => response,
         };
@@ -242,6 +255,26 @@ async fn route(doors: &Arc<Doors>, address: SocketAddr, place: Arc<OwnedSemaphor
         return response;
     }
     ui::serve(&settings, &path).await.unwrap_or_else(not_found)
+}
+
+/// A request that is ours to answer; what is about an agent of another gateway is answered there.
+async fn ours(doors: &Doors, caller: &Caller, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+    match doors.router().elsewhere() {
+        Some(elsewhere) => elsewhere.http(caller, request).await,
+        None => Ok(request),
+    }
+}
+
+/// Answers a request that another gateway passed on for its client, as if the client had come here.
+pub(super) async fn answer_passed_on(doors: &Doors, caller: Caller, mut request: Request<Body>) -> Response<Body> {
+    let (path, mounts) = (request.uri().path().to_owned(), doors.mounts());
+    if path == "/tools/invoke" {
+        return invoke_tool(doors, caller, request).await;
+    }
+    let mounted = [("/v1/", &mounts.v1), ("/sessions/", &mounts.sessions)].into_iter().find(|(base, _)| path.starts_with(base));
+    let Some((_, Some(mounted))) = mounted else { return not_found() };
+    request.extensions_mut().insert(HttpCaller(caller));
+    delegate(mounted, request).await
 }
 
 async fn delegate(router: &axum::Router, request: Request<Body>) -> Response<Body> {

@@ -231,6 +231,11 @@ impl fmt::Debug for Doors {
 }
 
 impl Doors {
+    /// Answers an HTTP request that another gateway passed on for its client.
+    pub async fn answer_passed_on(&self, caller: crate::rpc::Caller, request: ::http::Request<axum::body::Body>) -> ::http::Response<axum::body::Body> {
+        http::answer_passed_on(self, caller, request).await
+    }
+
     /// The doors, in phase [`Phase::Starting`]. Starts the `tick` task.
     #[must_use]
     pub fn new(parts: DoorParts) -> Arc<Self> {

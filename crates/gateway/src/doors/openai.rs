@@ -152,6 +152,18 @@ pub fn routes(chat: Arc<ChatRpc>, config: Arc<ArcSwap<Config>>, taps: Taps) -> a
         .with_state(Arc::new(Surface { chat, config, taps }))
 }
 
+/// The agent that a request names: by session key, by header, or by its model. None for the default one.
+#[must_use]
+pub fn agent_named(headers: &HeaderMap, body: &Value) -> Option<AgentId> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty());
+    let by_key = text("x-openclaw-session-key").and_then(|key| crate::farm::agent_named(&json!({ "sessionKey": key })));
+    let by_model = || match target::read_model(body.get("model")?.as_str()?)? {
+        target::Wanted::Agent(agent) => Some(agent),
+        target::Wanted::Default => None,
+    };
+    by_key.or_else(|| text("x-openclaw-agent-id").map(AgentId::normalise)).or_else(by_model)
+}
+
 fn not_found() -> Response<Body> {
     text_response(StatusCode::NOT_FOUND, "Not Found")
 }
@@ -205,8 +217,16 @@ impl Surface {
         self.setting(dialect, "maxBodyBytes").and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok()).unwrap_or(BODY_BYTES_MAX)
     }
 
+    /// Our agents, then those of other gateways.
     fn agents(&self) -> Vec<AgentId> {
-        self.config.load().agents.list.iter().map(|agent| agent.id.clone()).collect()
+        let mut all: Vec<AgentId> = self.config.load().agents.list.iter().map(|agent| agent.id.clone()).collect();
+        for other in self.chat.farm.get().into_iter().flat_map(|farm| farm.membership.agents()) {
+            let id = AgentId::normalise(&other.id);
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+        all
     }
 }
 

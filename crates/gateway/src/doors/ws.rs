@@ -45,6 +45,7 @@ use super::{
 };
 use crate::{
     fanout::{Farewell, Item, Listener, Next, Outbox, Subscriptions},
+    observe,
     presence::{blank, is_ephemeral},
     rpc::{Cx, Readiness, Role},
 };
@@ -476,7 +477,8 @@ impl Line {
         let call = async move {
             let readiness = if doors.is_ready() { Readiness::Ready } else { Readiness::Starting };
             let now = doors.world().clock.now().0;
-            doors.router().call(cx, &request.method, request.params, readiness, now).await
+            let work = doors.router().call(cx, &request.method, request.params, readiness, now);
+            observe::measured(doors.world(), &request.method, request.traceparent.as_deref(), work).await
         };
         let mut call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(AssertUnwindSafe(call).catch_unwind());
         // Polled once here: handlers start in the order of their requests, and quick ones need no task.

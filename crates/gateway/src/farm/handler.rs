@@ -13,11 +13,11 @@ use clawstead_cluster::{
 };
 use clawstead_farm::mailroom::{self, Handled, Incoming, Outcome};
 use clawstead_terms::{Address, Envelope as Letter, EnvelopeKind, Failure, FailureCode, Origin, Part, Retry, RunId, RunStatus, TurnOptions, Unit};
-use clawstead_tools::{Rpc, ToolCaller};
+use clawstead_tools::ToolCaller;
 use clawstead_world::World;
 
 use super::main_of;
-use crate::{post_office::PostOffice, tool_calls::ToolCalls};
+use crate::{observe, post_office::PostOffice, tool_calls::ToolCalls};
 
 /// How long one wait for a run's end lasts before it is renewed.
 const WAIT_STEP: Duration = Duration::from_secs(600);
@@ -60,7 +60,9 @@ impl mailroom::Handler for Handler {
 }
 
 impl Handler {
-    async fn letter(&self, envelope: &Envelope, letter: Letter) -> Handled {
+    async fn letter(&self, envelope: &Envelope, mut letter: Letter) -> Handled {
+        let span = observe::received(&self.world, envelope);
+        letter.traceparent = span.traceparent();
         let (run, wants_answer) = (letter.run_id.clone(), envelope.kind == Kind::Request);
         if let Err(failure) = self.post.deliver_from_farm(letter).await {
             return failed(&failure);
@@ -82,8 +84,8 @@ impl Handler {
     }
 
     async fn question(&self, envelope: &Envelope, method: &str, params: Value) -> Handled {
-        let answer = match self.may_ask(envelope, method, &params) {
-            Ok(caller) => self.calls.call(&caller, method, params).await,
+        let answer = match self.may_ask(envelope, method, params) {
+            Ok((caller, params)) => self.calls.call_here(&caller, method, params).await,
             Err(failure) => Err(failure),
         };
         let outcome = match answer {
@@ -94,17 +96,22 @@ impl Handler {
     }
 
     /// Who allowed the question (the policy) allowed it about this agent's sessions, and no others.
-    fn may_ask(&self, envelope: &Envelope, method: &str, params: &Value) -> Result<ToolCaller, Failure> {
+    fn may_ask(&self, envelope: &Envelope, method: &str, mut params: Value) -> Result<(ToolCaller, Value), Failure> {
         let Some(Unit::Agent(agent)) = party_unit(&envelope.target_agent) else {
             return Err(Failure::invalid("a channel account has no sessions"));
         };
         if !QUESTIONS.contains(&method) {
             return Err(Failure::new(FailureCode::Forbidden, format!("{method} cannot be asked from another gateway")));
         }
-        if super::agent_named(params).is_some_and(|named| named != agent) {
+        if super::agent_named(&params).is_some_and(|named| named != agent) {
             return Err(Failure::new(FailureCode::Forbidden, format!("the question is about another agent than {agent}")));
         }
-        Ok(ToolCaller { session: main_of(&agent), agent, run: RunId::from(envelope.message_id.as_str()) })
+        if method == "sessions.list"
+            && let Some(params) = params.as_object_mut()
+        {
+            params.insert("agentId".into(), json!(agent));
+        }
+        Ok((ToolCaller { session: main_of(&agent), agent, run: RunId::from(envelope.message_id.as_str()) }, params))
     }
 
     /// A letter of a program, or of another kind of gateway: its text goes to the agent's main session.

@@ -1,8 +1,13 @@
 //! The gateway's side of the farm: what letters from other gateways ask of our agents, and what peers ask for their
 //! clients. The farm itself is the crate `clawstead_farm`.
 
+mod desk;
 mod handler;
+mod http;
+mod landlord;
+mod lists;
 mod relay;
+mod runs;
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,8 +17,11 @@ use clawstead_state::keeper::{Keeper, sort};
 use clawstead_terms::{AgentId, Failure, Fence, SessionKey, Unit};
 use serde_json::Value;
 
+pub use desk::Desk;
 pub use handler::Handler;
-pub use relay::{Desk, Elsewhere};
+pub use landlord::{Landlord, movables};
+pub use lists::widened;
+pub use relay::{Elsewhere, HOOK};
 
 /// The farm, once this gateway has joined it; empty for ever without one.
 pub type Cell = Arc<OnceLock<Farm>>;

@@ -315,7 +315,20 @@ impl Router {
         {
             return answer;
         }
+        if place == Place::Anywhere
+            && let Some(elsewhere) = self.elsewhere.get()
+            && elsewhere.spans(&cx, method, &params)
+        {
+            let own = (row.handler)(cx.clone(), crate::farm::widened(&params)).await?;
+            return elsewhere.complete(&cx, &params, &own).await;
+        }
         (row.handler)(cx, params).await
+    }
+
+    /// The way to agents of other gateways, where there is one.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&crate::farm::Elsewhere> {
+        self.elsewhere.get()
     }
 
     /// From now on calls about agents that live elsewhere are answered by their gateways.

@@ -50,6 +50,26 @@ pub struct Flags {
     pub peer_advertise: Option<String>,
 }
 
+impl Flags {
+    /// Whether a flag says what this key of the section is.
+    fn names(&self, part: &str, key: &str) -> bool {
+        let flag = match (part, key) {
+            ("coord", "addr" | "url") => &self.coord_addr,
+            ("coord", "token") => &self.coord_token,
+            ("bus", "addr") => &self.bus_addr,
+            ("peer", "listen") => &self.peer_listen,
+            ("peer", "advertise") => &self.peer_advertise,
+            _ => return false,
+        };
+        flag.is_some()
+    }
+}
+
+/// A value of the config in a message; addresses of databases and tokens may hold secrets.
+fn shown(key: &str, value: &Value) -> String {
+    if matches!(key, "url" | "token") { "set".into() } else { value.to_string() }
+}
+
 /// What is known of a farm. It holds no credentials of engines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,11 +269,18 @@ pub fn edits(snapshot: &Snapshot, facts: &Facts, flags: &Flags, policy: &[Rule])
             }
             ("coord" | "bus" | "peer", Some(_)) => {
                 for (inner, value) in value.as_object().into_iter().flatten() {
-                    if snapshot.get(&place(&[key, inner])).is_none() {
-                        edits.push(set(place(&[key, inner]), value.clone()));
+                    match snapshot.get(&place(&[key, inner])) {
+                        None => edits.push(set(place(&[key, inner]), value.clone())),
+                        // What was typed must not be dropped without a word.
+                        Some(here) if here != value && flags.names(key, inner) => {
+                            let message = format!("farm.{key}.{inner} is {} in the config, and another one was given.", shown(inner, here));
+                            return Err(Fail::new(message).hint(format!("openclaw config set farm.{key}.{inner} <value>, if that is meant; or leave the flag out")));
+                        }
+                        Some(_) => {}
                     }
                 }
             }
+            ("roots", Some(here)) if here.as_array().is_some_and(Vec::is_empty) => edits.push(set(place(&[key]), value.clone())),
             ("roots", Some(here)) => {
                 let known: Vec<_> = here.as_array().into_iter().flatten().filter_map(|root| pin(root.as_str()?).ok()).collect();
                 if facts.roots.iter().any(|root| pin(root).is_ok_and(|root| !known.contains(&root))) {

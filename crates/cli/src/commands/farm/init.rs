@@ -1,7 +1,7 @@
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clawstead_cluster::keys::{FarmRoot, KeyStatus};
-use clawstead_config::{CONSUL_ADDR, FarmConfig, Snapshot, Strictness};
+use clawstead_config::{BusKind, CONSUL_ADDR, CoordKind, FarmConfig, Snapshot, Strictness};
 use clawstead_farm::{
     enrol::{all_records, approve, ask, records_of},
     key_files::{load_root, make_root},
@@ -23,7 +23,7 @@ use crate::{
 /// Make a farm, with this gateway as its first.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  openclaw farm init --id octant --coord-addr http://10.0.0.1:8500 --agent bobby --agent billy\n  openclaw farm init --id octant --bus nats --bus-addr nats://10.0.0.1:4222 --peer-listen 10.0.0.5:18790\n\nMakes the farm's root key, writes the farm section of the config (comments stay) with a starter policy, makes this\ngateway's key and approves it. The gateway takes it at its next start."
+    after_help = "Examples:\n  openclaw farm init --id octant --coord-addr http://10.0.0.1:8500 --agent bobby --agent billy\n  openclaw farm init --id octant --bus nats --bus-addr nats://10.0.0.1:4222 --peer-listen 10.0.0.5:18790\n\nMakes the farm's root key, writes the farm section of the config (comments stay, and so does what a section without a\nfarm says already) with a starter policy, makes this gateway's key and approves it. The gateway takes it at its next\nstart. With --root-only nothing but the root key is made, on a machine that is no gateway."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -34,6 +34,9 @@ pub struct Args {
     /// Where the farm's root key is written [default: farm-root.pem in the state folder]
     #[arg(long, value_name = "FILE")]
     root_file: Option<PathBuf>,
+    /// Make the farm's root key and nothing else; the config is not read
+    #[arg(long, conflicts_with = "agent")]
+    root_only: bool,
     /// Ask nothing
     #[arg(long)]
     yes: bool,
@@ -44,14 +47,18 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args, cx: &Cx) -> Outcome {
+    if args.root_only {
+        return root_only(args, cx);
+    }
     let (snapshot, loaded) = cx.loaded()?;
-    if let Some(farm) = &loaded.config.farm {
+    let here = loaded.config.farm.as_ref();
+    if let Some(farm) = here.filter(|farm| farm.has_others() && !farm.roots.is_empty()) {
         let what = farm.id.as_deref().map_or_else(|| "a farm".to_owned(), |id| format!("the farm {id}"));
-        return Err(Fail::new(format!("The config has a farm section already ({what}); it is not replaced."))
-            .hint("openclaw farm status; to begin anew, openclaw config unset farm first"));
+        return Err(Fail::new(format!("The config has a farm already ({what}); it is not replaced."))
+            .hint("openclaw farm status; to begin anew: openclaw config unset farm, and where Consul keeps the old farm: consul kv delete -recurse openclaw/"));
     }
     let path = root_file(cx, args.root_file.as_ref());
-    let (farm_facts, policy) = (first_facts(args)?, facts::starter(&loaded.config, &args.agent));
+    let (farm_facts, policy) = (first_facts(args, here)?, facts::starter(&loaded.config, &args.agent));
     // Everything that can be wrong with the config is found before a key is made; the root's text comes in later.
     let trial = Facts { roots: vec![FarmRoot::generate(&SystemRng).pin().text()], ..farm_facts.clone() };
     let planned = config::apply(cx, &snapshot, &facts::edits(&snapshot, &trial, &args.flags, &policy)?, true)?;
@@ -73,25 +80,59 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     Ok(0)
 }
 
-fn first_facts(args: &Args) -> Result<Facts, Fail> {
+/// The root key alone: for a machine that is kept in a drawer, before there is a gateway.
+fn root_only(args: &Args, cx: &Cx) -> Outcome {
+    let path = root_file(cx, args.root_file.as_ref());
+    let (root, made) = if path.exists() { (load_root(&path)?, false) } else { (make_root(&path, &SystemRng)?, true) };
+    let pin = root.pin();
+    let next = [
+        format!("on each gateway: openclaw config set farm.roots '[\"{}\"]'; then openclaw farm enroll", pin.text()),
+        format!("here, with a config that names the farm and its store: openclaw farm approve <gateway> --root-file {}", cx.paths.display(&path)),
+    ];
+    if args.json {
+        print::json(&json!({"ok": true, "root": {"pin": pin.text(), "kid": pin.kid(), "file": path, "made": made}, "next": next}));
+        return Ok(0);
+    }
+    print::line(&format!("Root    {} ({}{})", pin.text(), if made { "" } else { "was there already: " }, cx.paths.display(&path)));
+    print::line("Next:");
+    for (number, step) in (1..).zip(&next) {
+        print::line(&format!("  {number}. {step}"));
+    }
+    Ok(0)
+}
+
+/// What flags say, else what a section that is no farm yet says, else the defaults.
+fn first_facts(args: &Args, here: Option<&FarmConfig>) -> Result<Facts, Fail> {
     let flags = &args.flags;
-    let coord = flags.coord.clone().unwrap_or_else(|| "consul".into());
-    let bus = flags.bus.clone().unwrap_or_else(|| if coord == "consul" { "consul".into() } else { "peer".into() });
-    if bus == "peer" && flags.peer_listen.is_none() {
+    let known = here.map(|farm| Facts::of(farm, farm.id.as_deref().unwrap_or_default(), farm.gateway.as_deref().unwrap_or_default()));
+    let shares = |kind: bool| known.as_ref().filter(|_| kind);
+    let coord_known = shares(here.is_some_and(|farm| farm.coord.kind != CoordKind::Embedded));
+    let bus_known = shares(here.is_some_and(|farm| farm.bus.kind != BusKind::Embedded));
+    let coord = flags.coord.clone().or_else(|| coord_known.map(|facts| facts.coord.clone())).unwrap_or_else(|| "consul".into());
+    let bus = flags.bus.clone().or_else(|| bus_known.map(|facts| facts.bus.clone()));
+    let bus = bus.unwrap_or_else(|| if coord == "consul" { "consul".into() } else { "peer".into() });
+    let listens = flags.peer_listen.is_some() || here.is_some_and(|farm| farm.peer.as_ref().is_some_and(|peer| peer.listen.is_some()));
+    if bus == "peer" && !listens {
         return Err(Fail::new("Letters over the peer link need a place where other gateways can call.")
             .hint("--peer-listen <address:port>, or --bus consul|redis|nats"));
     }
     let coord_addr = match (coord.as_str(), &flags.coord_addr) {
-        ("consul", addr) => vec![addr.clone().unwrap_or_else(|| CONSUL_ADDR.to_owned())],
+        ("consul", Some(addr)) => vec![addr.clone()],
+        ("consul", None) => coord_known.filter(|facts| facts.coord == "consul").map_or_else(|| vec![CONSUL_ADDR.to_owned()], |facts| facts.coord_addr.clone()),
         _ => Vec::new(),
     };
+    let named = |flag: &Option<String>, config: Option<String>| flag.clone().or(config);
+    let bus_addr = match &flags.bus_addr {
+        Some(addr) => vec![addr.clone()],
+        None => bus_known.filter(|facts| facts.bus == bus).map(|facts| facts.bus_addr.clone()).unwrap_or_default(),
+    };
     Ok(Facts {
-        farm: flags.id.clone().unwrap_or_else(|| "farm".into()),
-        gateway: flags.gateway.clone().unwrap_or_else(|| facts::gateway_name(&facts::host())),
+        farm: named(&flags.id, here.and_then(|farm| farm.id.clone())).unwrap_or_else(|| "farm".into()),
+        gateway: named(&flags.gateway, here.and_then(|farm| farm.gateway.clone())).unwrap_or_else(|| facts::gateway_name(&facts::host())),
         coord,
         coord_addr,
         bus,
-        bus_addr: flags.bus_addr.iter().cloned().collect(),
+        bus_addr,
         roots: Vec::new(),
         secret: None,
     })

@@ -44,7 +44,7 @@ impl When {
 }
 
 /// Who decided on a session key: only what came from outside needs permission.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Key {
     None,
     /// Written in the config.
@@ -54,7 +54,7 @@ pub(super) enum Key {
 }
 
 /// A line for a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wake {
     pub text: String,
     pub when: When,
@@ -63,7 +63,7 @@ pub(super) struct Wake {
 }
 
 /// Whether one name of a session means one conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Mode {
     /// Every call begins afresh.
     Isolated,
@@ -72,7 +72,7 @@ pub(super) enum Mode {
 }
 
 /// A turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Turn {
     pub message: String,
     pub name: String,

@@ -34,7 +34,14 @@ pub fn run(args: &Args, cx: &Cx, engine: &str) -> Outcome {
     let mut written = false;
     if let Some(id) = &args.ref_id {
         let value = json!({"source": args.ref_source, "provider": args.ref_provider, "id": id});
-        let edits: Vec<Edit> = places.iter().map(|path| Edit::Set { path: path.clone(), value: value.clone(), mode: MapWrite::Merge }).collect();
+        let mut edits: Vec<Edit> = places.iter().map(|path| Edit::Set { path: path.clone(), value: value.clone(), mode: MapWrite::Merge }).collect();
+        if let Some(user) = &args.new_user {
+            if !matches!(engine, "redis" | "nats") {
+                return Err(Fail::new(format!("{engine} knows tokens, no users.")).hint("leave --new-user out"));
+            }
+            let path = ["farm", "bus", "user"].map(str::to_owned).to_vec();
+            edits.push(Edit::Set { path, value: json!(user), mode: MapWrite::Merge });
+        }
         let planned = config::apply(cx, &snapshot, &edits, true)?;
         let after = farm_of(&planned.snapshot)?;
         cx.block_on(tried(cx, &after, engine))?;
@@ -108,7 +115,7 @@ fn manual(engine: &str, gateway: &str, farm: &FarmConfig) -> [String; 3] {
         }
         _ => [
             "by hand: add a second user for this gateway with the same permissions to the servers' authorization block, then nats-server --signal reload on each".into(),
-            config,
+            if farm.bus.user.is_some() { config.replace(" (writes", " --new-user <second user> (writes") } else { config },
             "by hand: take the old user out of the authorization block, then nats-server --signal reload on each".into(),
         ],
     }

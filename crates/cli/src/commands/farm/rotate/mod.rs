@@ -45,6 +45,9 @@ pub struct Args {
     /// Name of the variable, JSON pointer or key of the new credential
     #[arg(long, value_name = "ID")]
     ref_id: Option<String>,
+    /// The user that the new credential belongs to, where it is another one (a user of NATS has one password)
+    #[arg(long, value_name = "NAME", requires = "ref_id")]
+    new_user: Option<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
