@@ -3,9 +3,12 @@
 //! A card carries as many signatures as its owner has keys; one that holds is enough. Two kinds of key at a time let a
 //! reader that knows only one of them check the card, and let an owner change keys without a gap.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use ring::{
     rand::SystemRandom,
@@ -51,10 +54,19 @@ pub enum CardError {
     },
 }
 
+/// Makes an Ed25519 signature, 64 bytes, over the bytes it is given.
+pub type SignWith = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
 enum Secret {
     Es256(Box<EcdsaKeyPair>),
     Ed25519(Box<SigningKey>),
+    Lent { public: [u8; 32], sign: SignWith },
 }
+
+/// What comes before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410).
+const ED25519_PKCS8: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// The same with the version that also holds the public key.
+const ED25519_PKCS8_V2: [u8; 16] = [0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// A key that signs cards.
 pub struct CardKey {
@@ -101,6 +113,36 @@ impl CardKey {
         Self { kid: kid.into(), jku: None, secret: Secret::Ed25519(Box::new(key)), random: SystemRandom::new() }
     }
 
+    /// An Ed25519 key that somebody else holds.
+    pub fn lent(kid: impl Into<String>, public: [u8; 32], sign: SignWith) -> Self {
+        Self { kid: kid.into(), jku: None, secret: Secret::Lent { public, sign }, random: SystemRandom::new() }
+    }
+
+    /// A P-256 or Ed25519 key from a PEM file (`BEGIN PRIVATE KEY`, as `openssl genpkey` writes it). Without a `kid` its
+    /// id follows from its public half.
+    ///
+    /// # Errors
+    /// [`CardError::Key`] when the text is no such key.
+    pub fn from_pem(kid: Option<&str>, text: &str) -> Result<Self, CardError> {
+        let wrong = |why: &str| CardError::Key { kid: kid.unwrap_or("without kid").to_owned(), why: why.to_owned() };
+        let (_, rest) = text.split_once("-----BEGIN PRIVATE KEY-----").ok_or_else(|| {
+            wrong("the file has no BEGIN PRIVATE KEY (PKCS #8); make one with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256, or -algorithm ED25519")
+        })?;
+        let (body, _) = rest.split_once("-----END PRIVATE KEY-----").ok_or_else(|| wrong("the file ends within the key"))?;
+        let bare: String = body.chars().filter(|c| !c.is_whitespace()).collect();
+        let bytes = STANDARD.decode(bare).map_err(|_| wrong("the key is not base64"))?;
+        let is_ed25519 = bytes.starts_with(&ED25519_PKCS8) || bytes.starts_with(&ED25519_PKCS8_V2);
+        let mut key = match bytes.get(16..48).filter(|_| is_ed25519) {
+            Some(seed) => Self::ed25519(kid.unwrap_or_default(), SigningKey::from_bytes(&seed.try_into().map_err(|_| wrong("the key is cut off"))?)),
+            None => Self::es256(kid.unwrap_or_default(), &bytes).map_err(|_| wrong("it is neither P-256 nor Ed25519"))?,
+        };
+        if kid.is_none() {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &key.public().bytes);
+            key.kid = digest.as_ref().iter().take(8).fold("card-".to_owned(), |text, byte| format!("{text}{byte:02x}"));
+        }
+        Ok(key)
+    }
+
     /// The same, naming where its public half can be fetched.
     #[must_use]
     pub fn published_at(mut self, jku: impl Into<String>) -> Self {
@@ -114,6 +156,7 @@ impl CardKey {
         let (algorithm, bytes) = match &self.secret {
             Secret::Es256(pair) => (Algorithm::Es256, pair.public_key().as_ref().to_vec()),
             Secret::Ed25519(key) => (Algorithm::EdDsa, key.verifying_key().to_bytes().to_vec()),
+            Secret::Lent { public, .. } => (Algorithm::EdDsa, public.to_vec()),
         };
         CardPublicKey { kid: self.kid.clone(), algorithm, bytes }
     }
@@ -125,6 +168,7 @@ impl CardKey {
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(|_| CardError::Key { kid: self.kid.clone(), why: "the system has no randomness".into() }),
             Secret::Ed25519(key) => Ok(key.sign(input).to_bytes().to_vec()),
+            Secret::Lent { sign, .. } => Ok(sign(input)),
         }
     }
 }
@@ -300,10 +344,13 @@ fn without_empty(value: &Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use ed25519_dalek::SigningKey;
+    use std::sync::Arc;
+
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use ed25519_dalek::{Signer as _, SigningKey};
     use serde_json::json;
 
-    use super::{CardError, CardKey, CardPublicKey, canonical, sign_card, verify_card};
+    use super::{CardError, CardKey, CardPublicKey, ED25519_PKCS8, canonical, sign_card, verify_card};
     use crate::proto::AgentCard;
 
     fn card() -> AgentCard {
@@ -341,6 +388,24 @@ mod tests {
             assert_eq!(CardPublicKey::of_jwk(&key.jwk()).as_ref(), Some(key));
         }
         assert!(matches!(verify_card(&read, &[]), Err(CardError::UnknownKeys { .. })));
+    }
+
+    #[test]
+    fn keys_are_read_from_files_and_lent_ones_sign_the_same() {
+        let pem = |bytes: &[u8]| format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(bytes));
+        let one = CardKey::from_pem(Some("one"), &pem(&CardKey::new_es256().unwrap())).unwrap();
+        let seed = [&ED25519_PKCS8[..], &[7; 32]].concat();
+        let two = CardKey::from_pem(None, &pem(&seed)).unwrap();
+        let plain = SigningKey::from_bytes(&[7; 32]);
+        assert!(two.kid.starts_with("card-") && two.public().bytes == plain.verifying_key().to_bytes(), "{two:?}");
+        let lent = CardKey::lent("lent", plain.verifying_key().to_bytes(), Arc::new(move |bytes| plain.sign(bytes).to_bytes().to_vec()));
+        let mut card = card();
+        let public = [one.public(), two.public(), lent.public()];
+        sign_card(&mut card, &[one, two, lent]).unwrap();
+        assert_eq!(verify_card(&card, &public).unwrap().len(), 3);
+        for wrong in ["", "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----", &pem(b"nothing")] {
+            assert!(matches!(CardKey::from_pem(None, wrong), Err(CardError::Key { .. })), "{wrong}");
+        }
     }
 
     #[test]

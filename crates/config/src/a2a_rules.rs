@@ -24,6 +24,7 @@ pub(crate) fn check(root: View<'_>, sink: &mut Sink<'_>) {
     peers(a2a, sink);
     remotes(a2a, sink);
     targets(a2a, sink);
+    signing(a2a, sink);
     if let Some(text) = a2a.at("publicUrl").word()
         && !is_address(&text)
     {
@@ -97,6 +98,22 @@ fn remotes(a2a: View<'_>, sink: &mut Sink<'_>) {
             None => {
                 sink.error(&at("url"), "a remote agent needs a url: its address, or that of its card");
             }
+        }
+    }
+}
+
+fn signing(a2a: View<'_>, sink: &mut Sink<'_>) {
+    let mut kids = Vec::new();
+    for (i, key) in a2a.path("signing.keys").list().enumerate() {
+        let at = |key: &str| own(&["a2a", "signing", "keys", &i.to_string(), key]);
+        if key.at("file").word().is_none() {
+            sink.error(&at("file"), "a signing key needs a file: a P-256 or Ed25519 key as PEM (openssl genpkey -algorithm ED25519 -out card.pem)");
+        }
+        if let Some(kid) = key.at("kid").word() {
+            if kids.contains(&kid) {
+                sink.error(&at("kid"), format!("two signing keys are called {kid}; a reader could not tell them apart"));
+            }
+            kids.push(kid);
         }
     }
 }

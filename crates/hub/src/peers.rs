@@ -35,6 +35,10 @@ pub enum Scope {
     MemoryWrite,
     /// Put tasks into the queue and take them.
     Tasks,
+    /// Read the shared vault.
+    VaultRead,
+    /// Write the notes of its own agents in the vault, and add to the shared logs there.
+    VaultWrite,
     /// See dead letters from or to its own agents.
     Dlq,
     /// See and replay every dead letter. For people who run the farm, never for an agent.
@@ -43,8 +47,19 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 9] =
-        [Self::Register, Self::Discover, Self::Send, Self::Inbox, Self::MemoryRead, Self::MemoryWrite, Self::Tasks, Self::Dlq, Self::Operator];
+    pub const ALL: [Self; 11] = [
+        Self::Register,
+        Self::Discover,
+        Self::Send,
+        Self::Inbox,
+        Self::MemoryRead,
+        Self::MemoryWrite,
+        Self::Tasks,
+        Self::VaultRead,
+        Self::VaultWrite,
+        Self::Dlq,
+        Self::Operator,
+    ];
 
     /// Its name in config and messages.
     #[must_use]
@@ -57,6 +72,8 @@ impl Scope {
             Self::MemoryRead => "memory-read",
             Self::MemoryWrite => "memory-write",
             Self::Tasks => "tasks",
+            Self::VaultRead => "vault-read",
+            Self::VaultWrite => "vault-write",
             Self::Dlq => "dlq",
             Self::Operator => "operator",
         }

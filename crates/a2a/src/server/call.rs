@@ -11,7 +11,7 @@ use super::{
     engine::{Caller, Engine, whole},
     follow::Follower,
     host::{AgentProfile, Peer},
-    push,
+    push, relay,
 };
 use crate::proto::{A2aError, ErrorKind, VERSION, VERSION_BEFORE, json_names};
 
@@ -97,6 +97,9 @@ pub(crate) async fn call(engine: &Arc<Engine>, caller: &Caller, method: &str, pa
     if let Some(needed) = engine.settings.extensions.iter().find(|one| one.required && !caller.extensions.contains(&one.uri)) {
         let words = format!("This agent needs its callers to know the extension {}; name it in A2A-Extensions", needed.uri);
         return Err(A2aError::new(ErrorKind::ExtensionSupportRequired, words).with("extension", &needed.uri));
+    }
+    if let Some(gateway) = caller.agent.elsewhere.as_deref().filter(|_| method != "GetExtendedAgentCard") {
+        return relay::carry(engine, caller, gateway, method, params).await;
     }
     let streams = || {
         let words = "This server opens no streams; use SendMessage and GetTask";

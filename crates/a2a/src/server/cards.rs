@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{engine::Engine, host::AgentProfile, send::modes};
 use crate::{
     proto::{A2aError, AgentCapabilities, AgentCard, AgentInterface, AgentSkill, Binding, ErrorKind, VERSION, VERSION_BEFORE},
-    sign,
+    sign::{self, CardKey, CardPublicKey},
 };
 
 /// The path below which everything is served.
@@ -13,6 +14,9 @@ pub const BASE_PATH: &str = "/a2a/v1";
 
 /// Where the public halves of the card keys are.
 pub const KEYS_PATH: &str = "/a2a/v1/jwks.json";
+
+/// The same where some look for it.
+pub const KEYS_PATH_WELL_KNOWN: &str = "/.well-known/jwks.json";
 
 /// The card of one agent, signed.
 pub(crate) fn card_of(engine: &Engine, profile: &AgentProfile) -> Result<AgentCard, A2aError> {
@@ -81,10 +85,27 @@ fn finish(engine: &Engine, profile: &AgentProfile, url: &str, skills: Vec<AgentS
     if settings.access.needs_token() {
         card.require_bearer();
     }
-    if !settings.card_keys.is_empty() {
-        sign::sign_card(&mut card, settings.card_keys.iter().map(Arc::as_ref)).map_err(|err| A2aError::new(ErrorKind::Internal, err.to_string()))?;
+    let keys = keys(engine);
+    if !keys.is_empty() {
+        sign::sign_card(&mut card, keys.iter().map(Arc::as_ref)).map_err(|err| A2aError::new(ErrorKind::Internal, err.to_string()))?;
     }
     Ok(card)
+}
+
+/// What signs cards now.
+fn keys(engine: &Engine) -> Vec<Arc<CardKey>> {
+    engine.settings.card_keys.iter().cloned().chain(engine.host.card_keys()).collect()
+}
+
+/// The public halves of what signs cards, here and at the other gateways of a farm; each once.
+pub(crate) fn key_set(engine: &Engine) -> Value {
+    let mut all: Vec<CardPublicKey> = keys(engine).iter().map(|key| key.public()).collect();
+    for known in engine.host.known_card_keys() {
+        if !all.iter().any(|key| key.kid == known.kid) {
+            all.push(known);
+        }
+    }
+    json!({"keys": all.iter().map(CardPublicKey::jwk).collect::<Vec<_>>()})
 }
 
 /// A weak tag of what the card says. Signatures do not count: some differ each time over the same words.

@@ -4,7 +4,11 @@ use async_trait::async_trait;
 use clawstead_terms::Failure;
 use futures_util::stream::BoxStream;
 
-use crate::proto::{AgentProvider, AgentSkill, Artifact, Message, Object, Part};
+use super::relay::{RelayCall, Relayed};
+use crate::{
+    proto::{A2aError, AgentProvider, AgentSkill, Artifact, ErrorKind, Message, Object, Part},
+    sign::{CardKey, CardPublicKey},
+};
 
 /// An agent as its card shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +29,8 @@ pub struct AgentProfile {
     pub input_modes: Vec<String>,
     /// Media types it makes; default `text/plain`.
     pub output_modes: Vec<String>,
+    /// The gateway that has it, when that is another one: its calls are carried there ([`Host::relay`]).
+    pub elsewhere: Option<String>,
 }
 
 /// Who called.
@@ -173,6 +179,28 @@ pub trait Host: Send + Sync + 'static {
     /// One of them; None when there is none.
     fn agent(&self, id: &str) -> Option<Arc<AgentProfile>> {
         self.agents().into_iter().find(|agent| agent.id == id)
+    }
+
+    /// Carries an operation to the gateway that has the agent ([`AgentProfile::elsewhere`]); it answers with
+    /// [`crate::server::A2a::answer`].
+    ///
+    /// # Errors
+    /// What the owner said; [`ErrorKind::Unavailable`] when it cannot be reached or the way was lost meanwhile: the same
+    /// message may be sent again.
+    async fn relay(&self, gateway: &str, call: RelayCall) -> Result<Relayed, A2aError> {
+        Err(A2aError::new(ErrorKind::Unavailable, format!("There is no way from here to {gateway}, where {} lives", call.agent)))
+    }
+
+    /// What signs the cards besides [`crate::server::Settings::card_keys`], as it is now: a key that changes while the
+    /// server runs.
+    fn card_keys(&self) -> Vec<Arc<CardKey>> {
+        Vec::new()
+    }
+
+    /// Public halves that are shown beside those of our own keys: of the other gateways of a farm, so that a card is
+    /// checked with the keys of any of them.
+    fn known_card_keys(&self) -> Vec<CardPublicKey> {
+        Vec::new()
     }
 
     /// What this caller may know of an agent beyond its public card; None when there is no such card.

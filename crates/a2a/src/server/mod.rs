@@ -9,7 +9,7 @@
 //! | `/a2a/v1/message:send`, `/a2a/v1/tasks/..`, also `/a2a/v1/<tenant>/..` | resources and verbs |
 //! | `/a2a/v1/agents/<id>`, and all of the above below it | one agent |
 //! | `/a2a/v1/agents/<id>/.well-known/agent-card.json` | its card |
-//! | `/a2a/v1/jwks.json` | the keys that sign the cards |
+//! | `/a2a/v1/jwks.json`, `/.well-known/jwks.json` | the keys that sign the cards |
 //!
 //! What holds:
 //! - A task, its messages, its push targets and what is still to be sent to them are stored before a caller is told.
@@ -28,6 +28,7 @@ mod jsonrpc;
 mod live;
 mod push;
 mod read;
+mod relay;
 mod rest;
 mod run;
 mod send;
@@ -49,15 +50,13 @@ use clawstead_world::World;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-pub use cards::{BASE_PATH, KEYS_PATH};
+pub use cards::{BASE_PATH, KEYS_PATH, KEYS_PATH_WELL_KNOWN};
 pub use host::{AgentProfile, Host, Peer, Piece, Resumed, Started, Stopped, TaskRef, Turn, TurnEvent, TurnStream};
+pub use relay::{RelayCall, RelayEvent, Relayed};
 pub use settings::{Access, Anonymous, BODY_BYTES_DEFAULT, Offer, PeerToken, PushTargets, Settings, SettingsError, WAIT_MS_DEFAULT};
 pub use store::{MemoryTasks, StoreError, Table, Tasks, Write};
 
-use crate::{
-    proto::{A2aError, AgentCard, ErrorKind, legacy},
-    sign,
-};
+use crate::proto::{A2aError, AgentCard, ErrorKind, legacy};
 use engine::Engine;
 
 /// How long a card may be kept, seconds.
@@ -79,10 +78,19 @@ impl A2a {
         Router::new()
             .route("/.well-known/agent-card.json", get(house_card))
             .route("/.well-known/agent.json", get(house_card_before))
+            .route(KEYS_PATH_WELL_KNOWN, get(house_keys))
             .route(BASE_PATH, any(serve))
             .route("/a2a/v1/", any(serve))
             .route("/a2a/v1/{*rest}", any(serve))
             .with_state(Arc::clone(&self.0))
+    }
+
+    /// Answers an operation that another gateway of the farm carried here ([`Host::relay`]).
+    ///
+    /// # Errors
+    /// As the operation does; [`ErrorKind::Forbidden`] for a peer that is not listed here.
+    pub async fn answer(&self, call: RelayCall) -> Result<Relayed, A2aError> {
+        relay::answer(&self.0, call).await
     }
 
     /// Takes up the tasks of an agent after a start or a move: those at work go on or end as the host says, and what is
@@ -133,6 +141,14 @@ async fn house_card_before(State(engine): State<Arc<Engine>>, headers: HeaderMap
     card_response(&engine, &headers, cards::house_card(&engine), legacy::card)
 }
 
+async fn house_keys(State(engine): State<Arc<Engine>>) -> Response {
+    key_response(&engine)
+}
+
+fn key_response(engine: &Engine) -> Response {
+    ([(header::CONTENT_TYPE, "application/jwk-set+json")], cards::key_set(engine).to_string()).into_response()
+}
+
 fn card_response(engine: &Engine, headers: &HeaderMap, card: Result<AgentCard, A2aError>, shape: impl Fn(&AgentCard) -> Value) -> Response {
     let card = match card {
         Ok(card) => card,
@@ -162,8 +178,7 @@ async fn serve(State(engine): State<Arc<Engine>>, request: Request) -> Response 
     let is_get = head.method == Method::GET;
     match (agent.as_deref(), words.as_slice()) {
         (None, ["jwks.json"]) if is_get => {
-            let keys = sign::key_set(engine.settings.card_keys.iter().map(Arc::as_ref));
-            return ([(header::CONTENT_TYPE, "application/jwk-set+json")], keys.to_string()).into_response();
+            return key_response(&engine);
         }
         (Some(id), [".well-known", file @ ("agent-card.json" | "agent.json")]) if is_get => {
             let Some(profile) = engine.host.agent(id) else {

@@ -110,6 +110,16 @@ impl Access {
         matches!(self.anonymous, Anonymous::Refused)
     }
 
+    /// True for a caller that may be served here, however it proved itself: what another gateway of the farm says of its
+    /// caller counts only for those.
+    #[must_use]
+    pub fn lists(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Named(name) => self.peers.iter().any(|known| known.name == *name),
+            Peer::Anonymous => self.anonymous == Anonymous::Served,
+        }
+    }
+
     /// Who calls. A wrong token is refused even where none is needed. Every known token is compared, in constant time.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! `a2a`: agents of this gateway for others over the A2A protocol, and agents of others for ours. Absent or without
 //! `enabled: true` nothing is served.
 
+use std::path::PathBuf;
+
 use super::Cx;
 use crate::{secret::Secret, view::View};
 
@@ -28,6 +30,24 @@ pub struct A2aRemote {
     pub token: Option<Secret>,
 }
 
+/// A file that signs agent cards (`a2a.signing.keys`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct A2aSigningKey {
+    /// A private key, P-256 or Ed25519, as PEM (PKCS #8). Relative to the folder of the config file; `~` is understood.
+    pub file: PathBuf,
+    /// Its name in signatures; none: made from its public half.
+    pub kid: Option<String>,
+}
+
+/// `a2a.signing`: every card carries a signature of each key, so that a key is changed without a gap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct A2aSigning {
+    /// With the gateway's own key too: that of the farm, else that of the device; default true.
+    pub own: bool,
+    /// Further keys.
+    pub keys: Vec<A2aSigningKey>,
+}
+
 /// `a2a`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct A2aConfig {
@@ -45,6 +65,8 @@ pub struct A2aConfig {
     pub push_targets: Vec<String>,
     /// Agents of others.
     pub remotes: Vec<A2aRemote>,
+    /// What signs the agent cards.
+    pub signing: A2aSigning,
 }
 
 pub(crate) fn read(cx: &Cx<'_>) -> Option<A2aConfig> {
@@ -58,11 +80,19 @@ pub(crate) fn read(cx: &Cx<'_>) -> Option<A2aConfig> {
         push: a2a.path("push.enabled").bool() != Some(false),
         push_targets: a2a.path("push.targets").texts().unwrap_or_default(),
         remotes: a2a.at("remotes").list().filter_map(remote).collect(),
+        signing: A2aSigning {
+            own: a2a.path("signing.own").bool() != Some(false),
+            keys: a2a.path("signing.keys").list().filter_map(|key| signing_key(key, cx)).collect(),
+        },
     })
 }
 
 fn peer(v: View<'_>) -> Option<A2aPeer> {
     Some(A2aPeer { name: v.at("name").word()?, token: v.at("token").secret() })
+}
+
+fn signing_key(v: View<'_>, cx: &Cx<'_>) -> Option<A2aSigningKey> {
+    Some(A2aSigningKey { file: cx.paths.expand(&v.at("file").word()?), kid: v.at("kid").word() })
 }
 
 fn remote(v: View<'_>) -> Option<A2aRemote> {

@@ -11,16 +11,19 @@ use base64::{Engine as _, engine::general_purpose};
 use serde_json::{Value, json};
 
 use clawstead_a2a::{
-    proto::{Content, Part},
-    server::{AgentProfile, Host, Resumed, Started, Stopped, TaskRef, Turn, TurnStream},
+    proto::{A2aError, Content, ErrorKind, Part},
+    server::{AgentProfile, Host, KEYS_PATH, RelayCall, Relayed, Resumed, Started, Stopped, TaskRef, Turn, TurnStream},
+    sign::{CardKey, CardPublicKey},
 };
 use clawstead_agent::is_conflict;
 use clawstead_config::{Agent, Config};
-use clawstead_terms::{AgentId, Failure, FailureCode, Origin, QueueMode, RunId, RunStatus, SessionKey, TurnOptions};
+use clawstead_terms::{AgentId, Failure, FailureCode, Origin, QueueMode, RunId, RunStatus, SessionKey, TurnOptions, Unit};
 use clawstead_world::{Post as _, World};
 
-use super::turn::Going;
-use crate::{VERSION, desk::Desk, doors::openai::derived, letters, post_office::PostOffice, taps::Taps};
+use clawstead_wire::device::DeviceIdentity;
+
+use super::{keys, relay, turn::Going};
+use crate::{VERSION, desk::Desk, doors::openai::derived, farm, keeper::Keeper, letters, post_office::PostOffice, taps::Taps};
 
 /// What an agent takes besides plain text: values and pictures; other texts are put into the message.
 const INPUT_MODES: [&str; 4] = ["text/plain", "application/json", "text/*", "image/*"];
@@ -29,23 +32,89 @@ const INPUT_MODES: [&str; 4] = ["text/plain", "application/json", "text/*", "ima
 #[derive(Clone)]
 pub(super) struct House(Arc<Inner>);
 
+/// What the house stands on.
+pub(super) struct Ground {
+    pub config: Arc<ArcSwap<Config>>,
+    pub post: Arc<PostOffice>,
+    pub desk: Arc<Desk>,
+    pub taps: Taps,
+    pub farm: farm::Cell,
+    pub keeper: Keeper,
+    pub world: World,
+}
+
+/// Whether cards are signed with the gateway's own key.
+pub(super) enum OwnKey {
+    /// They are not.
+    Off,
+    /// With that of the farm, else with this one.
+    On { alone: Arc<CardKey>, public_url: String },
+}
+
+impl OwnKey {
+    pub(super) fn of(on: bool, identity: &Arc<DeviceIdentity>, public_url: &str) -> Self {
+        if !on {
+            return Self::Off;
+        }
+        let signer = Arc::clone(identity);
+        let decode = |text: &str| general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        // What is signed is a JOSE header and a payload in base64url: text, and none that a device signs to connect.
+        let sign = move |bytes: &[u8]| std::str::from_utf8(bytes).map_or_else(|_| Vec::new(), |text| decode(&signer.sign(text)));
+        let Ok(public) = <[u8; 32]>::try_from(decode(&identity.public_key())) else { return Self::Off };
+        let kid = format!("device.{}", identity.id().get(..16).unwrap_or_default());
+        let alone = CardKey::lent(kid, public, Arc::new(sign)).published_at(format!("{public_url}{KEYS_PATH}"));
+        Self::On { alone: Arc::new(alone), public_url: public_url.to_owned() }
+    }
+}
+
 struct Inner {
-    config: Arc<ArcSwap<Config>>,
-    post: Arc<PostOffice>,
-    desk: Arc<Desk>,
-    taps: Taps,
-    world: World,
+    ground: Ground,
+    own: OwnKey,
     /// Which run works for a task.
     going: Mutex<BTreeMap<TaskRef, RunId>>,
 }
 
 impl House {
-    pub(super) fn new(config: Arc<ArcSwap<Config>>, post: Arc<PostOffice>, desk: Arc<Desk>, taps: Taps, world: World) -> Self {
-        Self(Arc::new(Inner { config, post, desk, taps, world, going: Mutex::default() }))
+    pub(super) fn new(ground: Ground, own: OwnKey) -> Self {
+        Self(Arc::new(Inner { ground, own, going: Mutex::default() }))
+    }
+
+    /// The gateway that has an agent, when it is another one.
+    fn elsewhere(&self, agent: &AgentId) -> Option<String> {
+        let unit = Unit::Agent(agent.clone());
+        if self.0.ground.keeper.claims.get(&unit).is_some() {
+            return None;
+        }
+        self.0.ground.farm.get()?.elsewhere(&unit)
+    }
+
+    fn ours(&self, agent: &Agent) -> Arc<AgentProfile> {
+        Arc::new(AgentProfile { elsewhere: self.elsewhere(&agent.id), ..profile(agent) })
+    }
+
+    /// Agents that only other gateways have, each once, by id.
+    fn others(&self, config: &Config) -> Vec<Arc<AgentProfile>> {
+        let Some(farm) = self.0.ground.farm.get().filter(|farm| farm.links.is_some()) else { return Vec::new() };
+        let mut found = BTreeMap::new();
+        for (_, listed) in farm.catalogue.reached_by_a2a() {
+            let Ok(id) = AgentId::parse(&listed.id) else { continue };
+            if config.agents.get(id.as_str()).is_some() || found.contains_key(&id) {
+                continue;
+            }
+            let Some(gateway) = self.elsewhere(&id) else { continue };
+            let profile = AgentProfile {
+                name: listed.name.unwrap_or_else(|| id.to_string()),
+                description: listed.description.unwrap_or_default(),
+                elsewhere: Some(gateway),
+                ..shape(id.to_string())
+            };
+            found.insert(id, Arc::new(profile));
+        }
+        found.into_values().collect()
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {
-        &self.0.desk
+        &self.0.ground.desk
     }
 
     fn going(&self) -> MutexGuard<'_, BTreeMap<TaskRef, RunId>> {
@@ -77,9 +146,9 @@ impl House {
             ..TurnOptions::default()
         };
         let from = Origin::Hook { name: format!("a2a:{peer}") };
-        let letter = letters::letter(&self.0.world, from, session_of(&agent, &turn.task), run.clone(), body, options);
-        let tap = self.0.taps.listen(&run);
-        self.0.post.deliver(letter).await?;
+        let letter = letters::letter(&self.0.ground.world, from, session_of(&agent, &turn.task), run.clone(), body, options);
+        let tap = self.0.ground.taps.listen(&run);
+        self.0.ground.post.deliver(letter).await?;
         self.going().insert(turn.task.clone(), run.clone());
         Ok(Going::new(self.clone(), turn.task, agent, run, tap).stream())
     }
@@ -127,28 +196,51 @@ fn said(parts: &[Part]) -> Result<(String, Vec<Value>), Failure> {
     Ok((texts.join("\n\n"), things))
 }
 
-fn profile(agent: &Agent) -> Arc<AgentProfile> {
+fn profile(agent: &Agent) -> AgentProfile {
     let name = agent.identity.name.as_ref().or(agent.name.as_ref());
-    Arc::new(AgentProfile {
-        id: agent.id.to_string(),
+    AgentProfile {
         name: name.cloned().unwrap_or_else(|| agent.id.to_string()),
         description: agent.description.as_ref().or(agent.role.as_ref()).cloned().unwrap_or_default(),
-        version: VERSION.into(),
-        input_modes: INPUT_MODES.map(str::to_owned).to_vec(),
-        ..AgentProfile::default()
-    })
+        ..shape(agent.id.to_string())
+    }
+}
+
+/// What every agent of this program has in common.
+fn shape(id: String) -> AgentProfile {
+    AgentProfile { id, version: VERSION.into(), input_modes: INPUT_MODES.map(str::to_owned).to_vec(), ..AgentProfile::default() }
 }
 
 #[async_trait]
 impl Host for House {
     fn agents(&self) -> Vec<Arc<AgentProfile>> {
-        let config = self.0.config.load();
+        let config = self.0.ground.config.load();
         let (first, others): (Vec<_>, Vec<_>) = config.agents.list.iter().partition(|agent| agent.is_default);
-        first.into_iter().chain(others).map(profile).collect()
+        first.into_iter().chain(others).map(|agent| self.ours(agent)).chain(self.others(&config)).collect()
     }
 
     fn agent(&self, id: &str) -> Option<Arc<AgentProfile>> {
-        self.0.config.load().agents.list.iter().find(|agent| agent.id.as_str() == id).map(profile)
+        let config = self.0.ground.config.load();
+        let ours = config.agents.list.iter().find(|agent| agent.id.as_str() == id).map(|agent| self.ours(agent));
+        ours.or_else(|| self.others(&config).into_iter().find(|agent| agent.id == id))
+    }
+
+    async fn relay(&self, gateway: &str, call: RelayCall) -> Result<Relayed, A2aError> {
+        let Some(farm) = self.0.ground.farm.get() else {
+            return Err(A2aError::new(ErrorKind::Unavailable, "This gateway is no part of a farm"));
+        };
+        relay::carry(farm, gateway, &call).await
+    }
+
+    fn card_keys(&self) -> Vec<Arc<CardKey>> {
+        match (&self.0.own, self.0.ground.farm.get()) {
+            (OwnKey::Off, _) => Vec::new(),
+            (OwnKey::On { public_url, .. }, Some(farm)) => vec![keys::of_farm(farm, public_url)],
+            (OwnKey::On { alone, .. }, None) => vec![Arc::clone(alone)],
+        }
+    }
+
+    fn known_card_keys(&self) -> Vec<CardPublicKey> {
+        self.0.ground.farm.get().map(keys::known_to).unwrap_or_default()
     }
 
     async fn start(&self, turn: Turn) -> Result<Started, Failure> {
@@ -158,7 +250,7 @@ impl Host for House {
     async fn cancel(&self, task: &TaskRef) -> Result<Stopped, Failure> {
         // A run that is not followed any more has told its end already.
         let Some(run) = self.going().get(task).cloned() else { return Ok(Stopped::TooLate) };
-        let lanes = self.0.desk.lanes();
+        let lanes = self.0.ground.desk.lanes();
         lanes.abort_run(&run, "rpc").await?;
         let row = lanes.report(&run).await?;
         Ok(if row.is_some_and(|row| row.is_over() && row.status == RunStatus::Aborted) { Stopped::Yes } else { Stopped::TooLate })

@@ -7,6 +7,8 @@
 //! - Tasks are rows of their agent's unit, written under its fence.
 
 mod house;
+mod keys;
+mod relay;
 mod rows;
 mod tool;
 mod turn;
@@ -20,8 +22,11 @@ use clawstead_config::{A2aConfig, Config};
 use clawstead_terms::{AgentId, Failure};
 use clawstead_world::World;
 
-use crate::{desk::Desk, keeper::Keeper, post_office::PostOffice, taps::Taps};
+use clawstead_wire::device::DeviceIdentity;
 
+use crate::{desk::Desk, farm, keeper::Keeper, post_office::PostOffice, taps::Taps};
+
+pub use relay::{Cell, Front};
 pub use tool::A2aSend;
 
 /// What the server stands on.
@@ -38,6 +43,10 @@ pub struct Parts {
     pub keeper: Keeper,
     /// Clock, ids, HTTP.
     pub world: World,
+    /// The farm, where there is one: its agents are shown and reached too.
+    pub farm: farm::Cell,
+    /// The gateway's own key, which signs the cards where there is no farm.
+    pub identity: Arc<DeviceIdentity>,
 }
 
 /// The server of a config that enables it, with things to say at the start. `port` is where this gateway listens.
@@ -46,9 +55,11 @@ pub struct Parts {
 /// When the public address cannot be used.
 pub fn open(a2a: Option<&A2aConfig>, port: u16, parts: Parts) -> Result<(Option<A2a>, Vec<String>), Failure> {
     let Some(a2a) = a2a.filter(|a2a| a2a.enabled) else { return Ok((None, Vec::new())) };
-    let (settings, notices) = settings(a2a, port)?;
-    let Parts { config, post, desk, taps, keeper, world } = parts;
-    let house = house::House::new(config, post, desk, taps, world.clone());
+    let (mut settings, notices) = settings(a2a, port)?;
+    settings.card_keys = keys::of_files(&a2a.signing, &settings.public_url)?;
+    let own = house::OwnKey::of(a2a.signing.own, &parts.identity, &settings.public_url);
+    let Parts { config, post, desk, taps, keeper, world, farm, .. } = parts;
+    let house = house::House::new(house::Ground { config, post, desk, taps, farm, keeper: keeper.clone(), world: world.clone() }, own);
     Ok((Some(A2a::new(Arc::new(house), Arc::new(rows::Rows(keeper)), world, settings)), notices))
 }
 

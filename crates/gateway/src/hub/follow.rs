@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use clawstead_agent::RunRow;
+use clawstead_farm::mailroom::Outcome;
 use clawstead_state::{Batch, Scan, Table};
 use clawstead_terms::{Failure, RunId, RunStatus, Unit};
 use clawstead_world::TaskKind;
@@ -34,6 +35,20 @@ impl Host {
     pub fn start(&self) {
         let (host, stop) = (self.clone(), self.world.tasks.stopping());
         self.world.tasks.spawn::<_, Failure>(TaskKind::logged("hub"), async move {
+            host.watch_over_all().await?;
+            if let Err(failure) = host.tell_of_guests().await {
+                tracing::warn!(err = %failure, "agents of programs could not be told to the farm");
+            }
+            let admitting = host.clone();
+            host.world.tasks.spawn::<_, Failure>(TaskKind::logged("hub names"), async move {
+                let stop = admitting.world.tasks.stopping();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = admitting.admit_all() => {}
+                }
+                Ok(())
+            });
             for row in host.keeper.scan::<OwedRow>(&Unit::Global, Table::Meta, &Scan::prefix(OWED)).await? {
                 host.follow(row.value);
             }
@@ -79,6 +94,14 @@ impl Host {
     async fn bring(&self, owed: &OwedRow) -> Result<(), Failure> {
         let run = RunId::from(owed.id.as_str());
         loop {
+            if let Some(farm) = self.farm.get()
+                && farm.mailroom.find(run.as_str()).await?.is_some()
+            {
+                match farm.mailroom.wait(&run, WAIT_STEP).await?.and_then(|row| row.outcome) {
+                    Some(outcome) => return self.answer(owed, told(&outcome)).await,
+                    None => continue,
+                }
+            }
             if let Some(row) = self.lanes.wait(&run, WAIT_STEP).await? {
                 return self.answer(owed, said(&row)).await;
             }
@@ -109,7 +132,19 @@ impl Host {
         for row in dead.into_iter().take(over.min(TIDY_MAX / 2)) {
             batch = batch.delete(Table::DeadLetters, row.key);
         }
+        batch = self.forget_asks(before, batch, TIDY_MAX / 2).await?;
         if batch.is_empty() { Ok(()) } else { self.keeper.commit(batch).await.map_err(keeper::sort) }
+    }
+}
+
+/// What a run at another gateway said, for who asked: its text, or what went wrong.
+fn told(outcome: &Outcome) -> Value {
+    match (&outcome.failure, outcome.status) {
+        (None, RunStatus::Ok) => outcome.text.clone().unwrap_or_default().into(),
+        (failure, status) => {
+            let why = failure.as_ref().map(|failure| failure.message.clone()).or_else(|| outcome.abort_reason.clone());
+            json!({ "status": status, "error": why })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use clawstead_agent::Lanes;
 use clawstead_config::Config;
+use clawstead_farm::catalogue::Kind;
 use clawstead_hub::{
     HubHost,
     host::{Beat, DeadLetter, Filter, Home, LetterState, Listing, Loan, NewAgent, NewLetter, Registered, Sent, Settled, Verdict, Was},
@@ -23,7 +24,10 @@ use clawstead_state::{Scan, Table};
 use clawstead_terms::{AgentId, EnvelopeId, Failure, FailureCode, Millis, Unit};
 use clawstead_world::World;
 
-use super::rows::{AGENT, AgentRow, agent_key};
+use super::{
+    asks::Waiters,
+    rows::{AGENT, AgentRow, agent_key},
+};
 use crate::{farm, keeper::Keeper, post_office::PostOffice};
 
 /// Agents that programs may register at one gateway.
@@ -45,6 +49,8 @@ pub struct Parts {
     pub lanes: Lanes,
     /// Clock, chance, tasks.
     pub world: World,
+    /// Grows with each start of the gateway.
+    pub incarnation: u64,
 }
 
 /// The host. Clones are the same one.
@@ -56,6 +62,8 @@ pub struct Inner {
     parts: Parts,
     /// Held while rows are read and written back: one after the other.
     pub(super) turn: Mutex<()>,
+    /// Who waits for answers of programs.
+    pub(super) waiters: Waiters,
 }
 
 impl std::ops::Deref for Host {
@@ -86,7 +94,7 @@ impl Host {
     /// A host over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, turn: Mutex::default() }))
+        Self(Arc::new(Inner { parts, turn: Mutex::default(), waiters: Waiters::default() }))
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -109,14 +117,21 @@ impl Host {
     pub(super) async fn external(&self, id: &AgentId) -> Result<AgentRow, Failure> {
         match self.find(id).await? {
             Some(Place::External(row)) => Ok(*row),
-            Some(Place::Here | Place::At(_)) => Err(Failure::new(FailureCode::Forbidden, format!("agent \"{id}\" belongs to the farm"))),
+            Some(Place::At(gateway)) => Err(Failure::new(FailureCode::Forbidden, format!("agent \"{id}\" lives at gateway \"{gateway}\""))
+                .with_hint("agents of programs act at the gateway where they registered")),
+            Some(Place::Here) => Err(Failure::new(FailureCode::Forbidden, format!("agent \"{id}\" belongs to the farm"))),
             None => Err(unknown(id)),
         }
     }
 
-    async fn externals(&self) -> Result<Vec<AgentRow>, Failure> {
+    pub(super) async fn externals(&self) -> Result<Vec<AgentRow>, Failure> {
         let rows = self.keeper.scan::<AgentRow>(&Unit::Global, Table::Meta, &Scan::prefix(AGENT)).await?;
         Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+
+    fn is_external_at(&self, agent: &AgentId, gateway: &str) -> bool {
+        let told = self.farm.get().and_then(|farm| farm.catalogue.describe(agent.as_str(), Some(gateway)));
+        told.is_some_and(|told| told.kind == Kind::External)
     }
 
     async fn keep(&self, row: &AgentRow) -> Result<(), Failure> {
@@ -150,12 +165,23 @@ impl Host {
             one.heartbeat_enabled = facts.heartbeat;
             found.insert(agent.id.clone(), one);
         }
-        for there in self.farm.get().map(|farm| farm.membership.agents()).unwrap_or_default() {
+        let Some(farm) = self.farm.get() else { return found };
+        for there in farm.membership.agents() {
             let (Ok(id), Some(gateway)) = (AgentId::parse(&there.id), there.gateway) else { continue };
+            // Programs' agents of this gateway are added from their rows.
+            if gateway == self.name {
+                continue;
+            }
+            let told = farm.catalogue.describe(&there.id, Some(&gateway)).unwrap_or_default();
             found.entry(id.clone()).or_insert_with(|| {
                 let mut one = listing(id, gateway);
-                one.capabilities = there.capabilities.into_iter().collect();
-                one.model_provider = there.model.as_deref().and_then(provider);
+                if told.kind == Kind::External {
+                    one.home = Home::External;
+                }
+                one.capabilities = if there.capabilities.is_empty() { told.capabilities } else { there.capabilities }.into_iter().collect();
+                one.description = told.name.or(told.description);
+                one.status = told.status.unwrap_or(one.status);
+                one.model_provider = there.model.or(told.model).map(|model| provider(&model).unwrap_or(model));
                 if !there.healthy {
                     one.status = "offline".into();
                 }
@@ -191,6 +217,7 @@ impl HubHost for Host {
                 if self.externals().await?.len() >= AGENTS_MAX {
                     return Err(Failure::busy(format!("programs have registered {AGENTS_MAX} agents at this gateway already"), 60_000));
                 }
+                self.claim(&new.id).await?;
                 let row = AgentRow {
                     id: new.id.clone(),
                     owner: owner.clone(),
@@ -214,12 +241,17 @@ impl HubHost for Host {
         row.status = "active".into();
         row.beat = now;
         self.keep(&row).await?;
+        self.tell_of_guests().await?;
         Ok(Registered { gateway: self.name.clone(), was, at: now })
     }
 
     async fn owner_of(&self, agent: &AgentId) -> Result<Option<Owner>, Failure> {
         match self.find(agent).await? {
             Some(Place::External(row)) => Ok(Some(row.owner)),
+            Some(Place::At(gateway)) if self.is_external_at(agent, &gateway) => {
+                Err(Failure::new(FailureCode::Forbidden, format!("agent \"{agent}\" was registered at gateway \"{gateway}\""))
+                    .with_hint("agents of programs act at the gateway where they registered"))
+            }
             Some(Place::Here | Place::At(_)) => Ok(None),
             None => Err(unknown(agent)),
         }
@@ -244,6 +276,7 @@ impl HubHost for Host {
         row.check = beat.last_check_result.or(row.check);
         row.alert = beat.alert.map(|alert| format!("{}: {alert}", rfc3339(now))).or(row.alert);
         self.keep(&row).await?;
+        self.tell_of_guests().await?;
         Ok(now)
     }
 

@@ -1,12 +1,19 @@
 //! The hub at this gateway: programs that are no gateways join the farm here, by MCP at `/mcp`. See `farm.hub` in the
 //! config; nothing is served unless it is enabled. Works the same at a gateway that stands alone.
 
+mod asks;
 mod follow;
+mod front;
+mod guests;
 mod host;
 mod letters;
 mod rows;
+mod vault;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use clawstead_config::{Bind, Config, HubMemory};
 use clawstead_hub::{
@@ -14,19 +21,32 @@ use clawstead_hub::{
     mcp::http::HttpSettings,
     memory::{CoordMemory, LocalMemory, RedisMemory},
     peers::PeerList,
+    vault::Vault,
 };
 
+pub use front::Front;
+pub use guests::{tell_of_ours, units};
 pub use host::{Host, Parts};
+pub use vault::{open as open_vault, tools as vault_tools};
+
+/// The hub's agents and their letters, once they are there; empty for ever while the hub is off.
+pub type Cell = Arc<OnceLock<Host>>;
 
 /// Where the hub is served.
 pub const PATH: &str = "/mcp";
 /// `Host` values of this machine.
 const OWN_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// The routes below [`PATH`], and what to say at the start. None when the config does not enable the hub.
+/// The hub's agents, where the config enables it: before letters of the farm come in.
 #[must_use]
-pub fn routes(parts: Parts, notices: &mut Vec<String>) -> Option<axum::Router> {
-    let config = parts.config.load_full();
+pub fn open(parts: Parts) -> Option<Host> {
+    let enabled = parts.config.load().farm.as_ref().is_some_and(|farm| farm.hub.enabled);
+    enabled.then(|| Host::new(parts))
+}
+
+/// The routes below [`PATH`], and what to say at the start. None when the hub cannot be served.
+pub fn routes(host: &Host, vault: Option<Vault>, notices: &mut Vec<String>) -> Option<axum::Router> {
+    let config = host.config.load_full();
     let settings = config.farm.as_ref().map(|farm| &farm.hub).filter(|hub| hub.enabled)?;
     let mut peers = PeerList::default();
     for peer in &settings.peers {
@@ -39,7 +59,7 @@ pub fn routes(parts: Parts, notices: &mut Vec<String>) -> Option<axum::Router> {
             notices.push(format!("farm.hub: {err}; the peer is not let in"));
         }
     }
-    let memory = match memory(&parts, &config) {
+    let memory = match memory(host, &config) {
         Ok(memory) => memory,
         Err(why) => {
             notices.push(format!("farm.hub is not served: {why}"));
@@ -51,11 +71,12 @@ pub fn routes(parts: Parts, notices: &mut Vec<String>) -> Option<axum::Router> {
         (Bind::Lan | Bind::Tailnet | Bind::Custom | Bind::Auto, true) => Vec::new(),
         _ => OWN_HOSTS.iter().map(|host| (*host).to_owned()).chain(settings.hosts.iter().cloned()).collect(),
     };
-    let stop = parts.world.tasks.stopping();
-    let world = parts.world.clone();
-    let host = Host::new(parts);
+    let stop = host.world.tasks.stopping();
     host.start();
-    let hub = Hub::new(Arc::new(host), memory, world);
+    let mut hub = Hub::new(Arc::new(host.clone()), memory, host.world.clone());
+    if let Some(vault) = vault {
+        hub = hub.with_vault(vault);
+    }
     let served = hub.router(Arc::new(peers), HttpSettings { hosts, origins: Vec::new(), stop });
     Some(axum::Router::new().nest(PATH, served))
 }

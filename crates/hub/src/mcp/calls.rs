@@ -16,6 +16,7 @@ use super::{
         RegisterArgs, SendArgs, SetMemoryArgs, SpaceArg,
     },
     errors::ToolError,
+    tools,
 };
 use crate::{
     host::{Beat, Filter, LetterKind, NewAgent, NewLetter, Sent, Verdict, Was},
@@ -47,6 +48,7 @@ impl Hub {
             "push_event" => self.push_event(caller, args).await.and_then(shown),
             "push_task" => self.push_task(caller, args).await.and_then(shown),
             "pop_task" => self.pop_task(caller, args).await.and_then(shown),
+            name if tools::is_of_vault(name) => return self.vault_call(caller, name, args).await,
             "dlq_list" => self.dlq_list(caller, args).await.and_then(shown),
             "dlq_replay" => self.dlq_replay(caller, args).await.and_then(shown),
             _ => return None,
@@ -54,7 +56,7 @@ impl Hub {
     }
 
     /// The agent, if the caller registered it.
-    async fn acting(&self, caller: &Caller, id: &str) -> Result<AgentId, ToolError> {
+    pub(super) async fn acting(&self, caller: &Caller, id: &str) -> Result<AgentId, ToolError> {
         let id = AgentId::parse(id)?;
         let forbidden = |why: String| ToolError::from(Failure::new(FailureCode::Forbidden, why).with_hint("act as an agent you registered (agent_register)"));
         match self.host.owner_of(&id).await? {
@@ -305,11 +307,11 @@ impl Hub {
     }
 }
 
-fn read<T: DeserializeOwned>(args: Value) -> Result<T, ToolError> {
+pub(super) fn read<T: DeserializeOwned>(args: Value) -> Result<T, ToolError> {
     serde_json::from_value(args).map_err(|err| ToolError::invalid(format!("the arguments are wrong: {err}")))
 }
 
-fn shown<T: Serialize>(answer: T) -> Result<Value, ToolError> {
+pub(super) fn shown<T: Serialize>(answer: T) -> Result<Value, ToolError> {
     serde_json::to_value(answer).map_err(|err| Failure::internal(format!("the answer could not be written: {err}")).into())
 }
 

@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod args;
 mod calls;
+mod vault_calls;
 pub mod errors;
 pub mod http;
 pub mod tools;
@@ -45,6 +46,7 @@ use crate::{
     host::{HubHost, LEASE},
     memory::SharedMemory,
     peers::Caller,
+    vault::Vault,
 };
 
 /// Longest time one call may take.
@@ -68,13 +70,27 @@ pub struct Hub {
     lease: Duration,
     slots: Arc<Semaphore>,
     replays: Arc<Mutex<VecDeque<Millis>>>,
+    vault: Option<Vault>,
 }
 
 impl Hub {
     /// A hub whose `check_inbox` lends letters for [`LEASE`].
     #[must_use]
     pub fn new(host: Arc<dyn HubHost>, memory: Arc<dyn SharedMemory>, world: World) -> Self {
-        Self { host, memory, world, lease: LEASE, slots: Arc::new(Semaphore::new(CALLS_MAX)), replays: Arc::default() }
+        Self { host, memory, world, lease: LEASE, slots: Arc::new(Semaphore::new(CALLS_MAX)), replays: Arc::default(), vault: None }
+    }
+
+    /// The same with a shared vault: the tools `vault_*` are offered too.
+    #[must_use]
+    pub fn with_vault(mut self, vault: Vault) -> Self {
+        self.vault = Some(vault);
+        self
+    }
+
+    /// The tools that are offered.
+    fn tools(&self) -> impl Iterator<Item = &'static Tool> {
+        let has_vault = self.vault.is_some();
+        tools::all().iter().filter(move |tool| has_vault || !tools::is_of_vault(&tool.name))
     }
 
     /// The same with another lease, for tests of clients.
@@ -184,11 +200,11 @@ impl ServerHandler for Door {
     }
 
     async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult { tools: tools::all().to_vec(), ..ListToolsResult::default() })
+        Ok(ListToolsResult { tools: self.hub.tools().cloned().collect(), ..ListToolsResult::default() })
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        tools::all().iter().find(|tool| tool.name == name).cloned()
+        self.hub.tools().find(|tool| tool.name == name).cloned()
     }
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {

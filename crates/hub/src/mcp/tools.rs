@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use super::{answers, args};
+use super::{answers, args, vault_calls};
+use crate::vault::ops;
 
 /// What a call does to the farm.
 #[derive(Clone, Copy)]
@@ -90,6 +91,30 @@ static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
             Does::Takes,
             "Takes the oldest task of the shared queue. Each task is given once.",
         ),
+        tool::<ops::ReadArgs, ops::ReadAnswer>(
+            "vault_read",
+            "Read a note",
+            Does::Reads,
+            "Reads a Markdown note of the shared vault: of any agent (agents/<agent>/<note>.md) or shared (shared/<note>.md).",
+        ),
+        tool::<ops::ListArgs, ops::ListAnswer>(
+            "vault_list",
+            "List notes",
+            Does::Reads,
+            "Lists the notes of the shared vault, or with words the lines that contain all of them.",
+        ),
+        tool::<vault_calls::WriteNoteArgs, ops::WriteAnswer>(
+            "vault_write",
+            "Write a note",
+            Does::SetsSame,
+            "Replaces a note of an agent of yours. Only its own agent writes a note; what a person changed in it meanwhile is kept beside it.",
+        ),
+        tool::<vault_calls::AppendNoteArgs, ops::WriteAnswer>(
+            "vault_append",
+            "Add to a note",
+            Does::Adds,
+            "Adds one line to a shared log (shared/RECENT_EVENTS.md, shared/DECISIONS.md), or a dated section to a note of an agent of yours.",
+        ),
         tool::<args::DlqListArgs, answers::DeadLetters>(
             "dlq_list",
             "Dead letters",
@@ -104,6 +129,12 @@ static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
         ),
     ]
 });
+
+/// True for a tool that needs a vault.
+#[must_use]
+pub fn is_of_vault(name: &str) -> bool {
+    name.starts_with("vault_")
+}
 
 /// Every tool, in the order they are shown.
 #[must_use]

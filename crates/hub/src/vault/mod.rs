@@ -13,6 +13,7 @@
 mod files;
 pub mod git;
 pub mod note;
+pub mod ops;
 pub mod path;
 #[cfg(test)]
 mod tests;
