@@ -93,7 +93,7 @@ async fn the_promises_of_mail() {
     let Some(program) = program("redis conformance") else { return };
     let rig = One(server(&program));
     started(&rig.0).await;
-    assert_eq!(conformance::bus(&rig, "1").await, Ok(10));
+    assert_eq!(conformance::bus(&rig, "1").await, Ok(11));
 }
 
 #[tokio::test]

@@ -59,8 +59,11 @@ pub struct Outgoing {
     /// Attempts that do not count: the bus did not take them, or nobody could have answered.
     #[serde(default)]
     pub free: u32,
-    /// Retries spent until it was delivered, at most [`RETRIES_MAX`].
+    /// Retries until it was delivered. Those that count are at most [`RETRIES_MAX`].
     pub retries: u32,
+    /// Retries that do not count: the target had no owner, as it turned out.
+    #[serde(default)]
+    pub forgiven: u32,
     /// Tries spent after failures, at most [`REOPENS_MAX`].
     pub reopens: u32,
     /// The next attempts ask the receiver to try a failed letter again.
@@ -145,6 +148,7 @@ impl Outgoing {
             sends: 0,
             free: 0,
             retries: 0,
+            forgiven: 0,
             reopens: 0,
             reopening: false,
             expires_at,
@@ -168,6 +172,18 @@ impl Outgoing {
             MailState::Acked | MailState::Failed | MailState::DeadLetter => Wait::Nothing,
         };
         self
+    }
+
+    /// Attempts that count.
+    #[must_use]
+    pub const fn spent_sends(&self) -> u32 {
+        self.sends.saturating_sub(self.free)
+    }
+
+    /// Retries that count.
+    #[must_use]
+    pub const fn spent_retries(&self) -> u32 {
+        self.retries.saturating_sub(self.forgiven)
     }
 
     /// True when nothing will happen any more.
@@ -227,7 +243,12 @@ impl Outgoing {
             Input::NotCarried(None) => self.wait_free("bus_error", cx, &mut out),
             Input::Receipt(receipt) => self.receipt(receipt, cx, &mut out),
             Input::OwnerEpoch(epoch) => self.owner_epoch(*epoch, &mut out),
-            Input::Tick => self.tick(cx, &mut out),
+            Input::Tick => {
+                self.tick(cx, &mut out);
+                if cx.owner == Owner::Nobody && self.state == MailState::Queued {
+                    self.forgive(&mut out);
+                }
+            }
             Input::GiveUp(code) => self.dead(code, &mut out),
         }
         (self, out)
@@ -240,7 +261,7 @@ impl Outgoing {
         if self.expired(cx.now) {
             return self.dead("expired", out);
         }
-        if self.sends.saturating_sub(self.free) >= SENDS_MAX {
+        if self.spent_sends() >= SENDS_MAX {
             return self.dead("retries", out);
         }
         let attempt = self.sends;
@@ -256,7 +277,6 @@ impl Outgoing {
                 match cx.owner {
                     // Nobody could have answered: it waits for an owner, and that costs nothing.
                     Owner::Nobody => {
-                        self.free += 1;
                         self.wait = Wait::Ready;
                         self.last_error = Some("no_owner".into());
                         out.push(Action::Tell(Event::Retry { reason: "no_owner".into(), delay_ms: 0 }));
@@ -282,6 +302,15 @@ impl Outgoing {
         let n = self.idle;
         self.idle = self.idle.saturating_add(1);
         self.pause(reason, n, 0, cx, out);
+    }
+
+    /// The target turned out to have no owner: what was spent on it before that was known is given back.
+    fn forgive(&mut self, out: &mut Vec<Action>) {
+        let spent = self.spent_retries() > 0;
+        (self.free, self.forgiven) = (self.sends, self.retries);
+        if spent && out.is_empty() {
+            out.push(Action::Tell(Event::Retry { reason: "no_owner".into(), delay_ms: 0 }));
+        }
     }
 
     fn receipt(&mut self, receipt: &Receipt, cx: &Cx<'_>, out: &mut Vec<Action>) {
@@ -366,11 +395,11 @@ impl Outgoing {
 
     /// S4, or S5 when no retry is left.
     fn retry(&mut self, reason: &str, floor_ms: u64, cx: &Cx<'_>, out: &mut Vec<Action>) {
-        if self.retries >= RETRIES_MAX {
+        if self.spent_retries() >= RETRIES_MAX {
             return self.dead(reason, out);
         }
         self.retries += 1;
-        self.pause(reason, self.retries - 1, floor_ms, cx, out);
+        self.pause(reason, self.spent_retries() - 1, floor_ms, cx, out);
     }
 
     fn pause(&mut self, reason: &str, n: u32, floor_ms: u64, cx: &Cx<'_>, out: &mut Vec<Action>) {

@@ -173,7 +173,7 @@ fn a_gateway_that_is_cut_off_spends_no_retry() {
         ms += delay_ms as i64;
         row = next;
     }
-    assert_eq!((row.state, row.retries, row.sends - row.free), (MailState::Queued, 0, 0));
+    assert_eq!((row.state, row.retries, row.spent_sends()), (MailState::Queued, 0, 0));
     assert!(pauses.is_sorted() && pauses.last() == Some(&30_000), "{pauses:?}");
     // Heard again, it goes on as ever.
     row = go(row, &Input::Send, ms).0;

@@ -475,7 +475,7 @@ impl Storm {
                 MailState::DeadLetter if !reason.is_empty() => *self.report.dead.entry(reason).or_default() += 1,
                 _ => return Err(self.broken(&format!("{} ends as {:?} without a reason", row.message_id, row.state))),
             }
-            if row.sends - row.free > SENDS_MAX {
+            if row.spent_sends() > SENDS_MAX {
                 return Err(self.broken("more attempts than allowed"));
             }
         }

@@ -16,16 +16,16 @@ use clawstead_bus::{Blobs, Bus, BusCaps, BusError, Delivery, Depth, MailBox, Pub
 use clawstead_cluster::{
     envelope::Envelope,
     keys::{FarmRoot, GatewayKey, KeyRecord, KeyRing, KeyStatus},
-    letter::{HandlerEnd, Timing},
+    letter::{Event, HandlerEnd, Timing},
     policy::{Policy, starter_policy},
 };
-use clawstead_farm::mailroom::{Handled, Handler, Incoming, Mailroom, Outcome, Parts, Peers, Place, Places, Rules, Silent};
+use clawstead_farm::mailroom::{Handled, Handler, Head, Incoming, Mailroom, Outcome, Parts, Peers, Place, Places, Rules, Witness};
 use clawstead_state::{
     MemoryStore, Store,
     keeper::{Claims, Keeper},
 };
-use clawstead_terms::{Address, AgentId, Envelope as Letter, EnvelopeKind, Failure, Fence, Origin, Part, RunStatus, SessionKey, TurnOptions, Unit};
-use clawstead_world::{Accepted, World};
+use clawstead_terms::{Address, AgentId, Envelope as Letter, EnvelopeKind, Failure, Fence, Millis, Origin, Part, RunStatus, SessionKey, TurnOptions, Unit};
+use clawstead_world::{Accepted, Clock, World};
 use futures_util::stream::BoxStream;
 
 /// A bus that remembers what was handed to it, and may have no place for large bodies.
@@ -66,6 +66,42 @@ impl Bus for Tap {
 
     async fn depth(&self, of: &MailBox) -> Result<Depth, BusError> {
         self.inner.depth(of).await
+    }
+}
+
+/// A clock that is wrong by so many milliseconds.
+pub struct Wrong(pub Arc<dyn Clock>, pub i64);
+
+impl Clock for Wrong {
+    fn now(&self) -> Millis {
+        self.0.now().plus(self.1)
+    }
+}
+
+/// What the mailroom told.
+#[derive(Default)]
+pub struct Notes {
+    pub told: Mutex<Vec<&'static str>>,
+    pub rejected: Mutex<Vec<(&'static str, String)>>,
+}
+
+impl Notes {
+    pub fn count(&self, name: &str) -> usize {
+        self.told.lock().unwrap().iter().filter(|told| **told == name).count()
+    }
+
+    pub fn refused(&self, code: &str) -> usize {
+        self.rejected.lock().unwrap().iter().filter(|(told, _)| *told == code).count()
+    }
+}
+
+impl Witness for Notes {
+    fn told(&self, _: &Head, event: &Event) {
+        self.told.lock().unwrap().push(event.name());
+    }
+
+    fn rejected(&self, _: Option<&Head>, code: &'static str, why: &str) {
+        self.rejected.lock().unwrap().push((code, why.to_owned()));
     }
 }
 
@@ -142,6 +178,8 @@ pub struct Farm {
     /// Where a gateway has large bodies from; those without one have no link.
     pub peers: BTreeMap<String, Arc<dyn Peers>>,
     pub rules: Rules,
+    /// Clocks that are wrong, ms.
+    pub skew: BTreeMap<String, i64>,
 }
 
 pub struct Node {
@@ -150,6 +188,9 @@ pub struct Node {
     pub echo: Arc<Echo>,
     pub store: Arc<MemoryStore>,
     pub name: String,
+    pub notes: Arc<Notes>,
+    pub key: Arc<ArcSwap<GatewayKey>>,
+    pub ring: Arc<RwLock<KeyRing>>,
 }
 
 pub fn agent(id: &str) -> Unit {
@@ -164,11 +205,11 @@ impl Farm {
         let (mut records, mut keys) = (Vec::new(), BTreeMap::new());
         for gateway in gateways {
             let key = GatewayKey::generate(gateway, &*seed.rng).unwrap();
-            let approved = root.approve(gateway, &key.public(), now.plus(-1000), now.plus(90 * 86_400_000));
+            let approved = root.approve(gateway, &key.public(), now.plus(-3_600_000), now.plus(90 * 86_400_000));
             records.push(approved.stage(KeyStatus::Active).clone());
             keys.insert((*gateway).to_owned(), key);
         }
-        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed, peers: BTreeMap::new(), rules: Rules { letter_ttl_ms: 300_000, ..Rules::default() } }
+        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed, peers: BTreeMap::new(), rules: Rules { letter_ttl_ms: 300_000, ..Rules::default() }, skew: BTreeMap::new() }
     }
 
     pub async fn raise(&self, gateway: &str, agents: &[&str], store: Arc<MemoryStore>, epoch: u64) -> Node {
@@ -188,7 +229,11 @@ impl Farm {
         bus: Arc<dyn Bus>,
         ledger: Option<Arc<Mutex<Vec<String>>>>,
     ) -> Node {
-        let world = World { clock: Arc::clone(&self.seed.clock), ..World::simulated(epoch * 100 + gateway.len() as u64) };
+        let clock: Arc<dyn Clock> = match self.skew.get(gateway) {
+            Some(by) => Arc::new(Wrong(Arc::clone(&self.seed.clock), *by)),
+            None => Arc::clone(&self.seed.clock),
+        };
+        let world = World { clock, ..World::simulated(epoch * 100 + gateway.len() as u64) };
         let units: Vec<Unit> = agents.iter().map(|id| agent(id)).collect();
         let keeper = Keeper { store: store.clone(), claims: Arc::new(Claims::default()) };
         for unit in &units {
@@ -208,25 +253,26 @@ impl Farm {
             }
         });
         let echo = Arc::new(Echo { ledger, ..Echo::default() });
+        let (notes, key) = (Arc::new(Notes::default()), Arc::new(ArcSwap::from_pointee(self.keys[gateway].clone())));
         let parts = Parts {
             world: world.clone(),
             keeper,
             bus,
             farm: "octant".into(),
             gateway: gateway.to_owned(),
-            key: Arc::new(ArcSwap::from_pointee(self.keys[gateway].clone())),
-            ring,
+            key: Arc::clone(&key),
+            ring: Arc::clone(&ring),
             policy: Arc::new(ArcSwap::from_pointee(Policy::new(starter_policy(["jerry", "bobby", "billy"])).unwrap())),
             places: self.map.clone(),
             handler: echo.clone(),
-            witness: Arc::new(Silent),
+            witness: notes.clone(),
             timing: Timing::LAN,
             began,
             peers: self.peers.get(gateway).cloned(),
             rules: Arc::new(ArcSwap::from_pointee(self.rules.clone())),
         };
         let room = Mailroom::open(parts, &units).await.unwrap();
-        Node { room, world, echo, store, name: gateway.to_owned() }
+        Node { room, world, echo, store, name: gateway.to_owned(), notes, key, ring }
     }
 }
 
