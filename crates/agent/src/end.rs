@@ -180,6 +180,7 @@ impl Lanes {
                 updated_at: now,
                 receipt: None,
                 outcome: None,
+                traceparent: letter.traceparent.clone(),
             };
             if let Ok(json) = serde_json::to_string(&reply) {
                 ops.push(Op::Put(Table::Outbox, reply.key(), json));

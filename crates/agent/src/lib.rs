@@ -43,3 +43,4 @@ pub use history::{HISTORY_MAX, History, HistoryItem, HistoryPage};
 pub use lanes::{Adopted, Lanes, Parts, Stopped, is_conflict};
 pub use sessions::{ArchiveFilter, Committed, Compaction, Deleted, SessionFilter, SessionPage, SessionPatch};
 pub use spawn::{Announce, Spawn, Spawned};
+pub use watch::Figures;

@@ -148,9 +148,35 @@ pub(crate) fn tool_span(tracer: &Tracer, parent: Option<&str>, name: &str) -> Sp
     span
 }
 
+/// Calls that a crash broke off and that nobody may make again.
+pub(crate) fn broken_off(metrics: &Metrics, calls: &[crate::turn::OpenCall]) {
+    let unknown = calls.iter().filter(|call| matches!(call.intent, Some((_, clawstead_terms::EffectClass::Once)))).count();
+    metrics.add(M::UncertainEffects, &["tool"], f64::from(u32::try_from(unknown).unwrap_or(u32::MAX)));
+}
+
 /// A tool call ended.
 pub(crate) fn tool_ended(metrics: &Metrics, name: &str, is_error: bool, took: Duration) {
     let outcome = if is_error { "error" } else { "completed" };
     metrics.inc(M::ToolCalls, &[outcome, name]);
     metrics.observe(M::ToolSeconds, &[outcome, name], took.as_secs_f64());
+}
+
+/// How busy all lanes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Turns that run.
+    pub running: usize,
+    /// Letters that wait for one.
+    pub waiting: usize,
+}
+
+impl crate::Lanes {
+    /// How busy they are now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let running = *self.inner.going.borrow();
+        let rooms = self.inner.rooms.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let open: usize = rooms.values().flat_map(|room| room.rows()).map(|row| row.open.len()).sum();
+        Figures { running, waiting: open.saturating_sub(running) }
+    }
 }

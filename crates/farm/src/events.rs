@@ -47,17 +47,11 @@ impl Events {
 
     /// Series that alerts look at are there from the start: the first event is an increase then.
     fn begin_counting(&self) {
-        for of in [M::FarmSends, M::FarmDuplicates, M::FarmSelfFenced] {
+        for of in [M::FarmSends, M::FarmRetries, M::FarmDead, M::FarmDuplicates, M::FarmSelfFenced] {
             self.metrics.add(of, &[], 0.0);
         }
         for reason in ["bad_signature", "fenced"] {
             self.metrics.add(M::FarmRejected, &[reason], 0.0);
-        }
-        for reason in ["expired", "forbidden", "retries", "poison"] {
-            self.metrics.add(M::FarmDead, &[reason], 0.0);
-        }
-        for reason in ["no_answer", "bus_error", "busy"] {
-            self.metrics.add(M::FarmRetries, &[reason], 0.0);
         }
         for outcome in ["ok", "missed"] {
             self.metrics.add(M::FarmHeartbeats, &[outcome], 0.0);
@@ -141,10 +135,10 @@ impl Events {
                 if reason == "busy" {
                     receipt("in", "busy");
                 }
-                metrics.inc(M::FarmRetries, &[reason]);
+                metrics.inc(M::FarmRetries, &[]);
             }
-            Event::Redeliver { reason } => metrics.inc(M::FarmRetries, &[reason]),
-            Event::DeadLetter { reason } => metrics.inc(M::FarmDead, &[reason]),
+            Event::Redeliver { .. } => metrics.inc(M::FarmRetries, &[]),
+            Event::DeadLetter { .. } => metrics.inc(M::FarmDead, &[]),
             Event::Received => receipt("out", "delivered"),
             Event::Completed { failed: None } => receipt("out", "acked"),
             Event::Completed { failed: Some(_) } => receipt("out", "failed"),
@@ -254,7 +248,7 @@ mod tests {
         events.rejected(None, "bad_signature", "the signature does not fit");
         let metrics = &world.metrics;
         assert_eq!(metrics.value(M::FarmSends, &[]), Some(2.0));
-        assert_eq!(metrics.value(M::FarmRetries, &["no_answer"]), Some(1.0));
+        assert_eq!(metrics.value(M::FarmRetries, &[]), Some(1.0));
         assert_eq!(metrics.value(M::FarmRejected, &["bad_signature"]), Some(1.0));
         assert_eq!(metrics.value(M::FarmReceipts, &["in", "acked"]), Some(1.0));
         assert!(metrics.text().contains("openclaw_farm_delivery_seconds_sum 0.04\n"));

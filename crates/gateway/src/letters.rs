@@ -52,7 +52,7 @@ pub fn letter(world: &World, from: Origin, session: SessionKey, run_id: RunId, b
         path,
         at: now,
         expires: None,
-        traceparent: None,
+        traceparent: clawstead_world::trace::current(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod letters;
 pub mod live;
 pub mod logs;
+pub mod observe;
 pub mod outbox;
 pub mod policy;
 pub mod post_office;

@@ -13,6 +13,7 @@ use clawstead_world::{Post, World};
 
 use crate::{
     keeper::Keeper,
+    observe,
     policy::{self, Admission},
     routing::{self, Rule, SessionRules},
 };
@@ -65,7 +66,9 @@ impl Intake for Reception {
         let routed = routing::route(&book.rules, &message, &book.default_agent);
         let session = routing::session_key(&book.sessions, &routed.agent, &message);
         tracing::debug!(channel = %message.channel, account = %message.account, agent = %routed.agent, session = %session, by = routed.matched_by, "routed");
-        let letter = letter(&self.world, message, routed.agent, session, &self.section);
+        let span = observe::message(&self.world, &self.channel);
+        let mut letter = letter(&self.world, message, routed.agent, session, &self.section);
+        letter.traceparent = span.traceparent();
         self.post.deliver(letter).await.map(|_| ())
     }
 

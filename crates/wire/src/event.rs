@@ -68,6 +68,7 @@ events! {
     "users.prefs.changed" Read Skip,
     "skills.changed" Read Skip,
     "config.changed" Read Skip,
+    "farm" Read Skip,
     "voicewake.changed" Read Skip,
     "voicewake.routing.changed" Read Skip,
     "exec.approval.requested" Approvals Close,

@@ -117,6 +117,7 @@ impl ChannelsRpc {
             updated_at: now,
             receipt: None,
             outcome: None,
+            traceparent: clawstead_world::trace::current(),
         };
         let row = self.outbox.send(row, SEND_WAIT).await.map_err(ErrorShape::from)?;
         match row.state {

@@ -126,10 +126,10 @@ families! {
     FarmRejected = "openclaw_farm_letters_rejected_total", Sort::Counter, ["reason"];
     /// Attempts that were handed to the bus.
     FarmSends = "openclaw_farm_sends_total", Sort::Counter, [];
-    /// Attempts that have to be made again, by reason.
-    FarmRetries = "openclaw_farm_retries_total", Sort::Counter, ["reason"];
-    /// Letters that became dead letters, by reason.
-    FarmDead = "openclaw_farm_dead_letters_total", Sort::Counter, ["reason"];
+    /// Attempts that have to be made again; why is in the events.
+    FarmRetries = "openclaw_farm_retries_total", Sort::Counter, [];
+    /// Letters that were given up; why is in the events.
+    FarmDead = "openclaw_farm_dead_letters_total", Sort::Counter, [];
     /// Letters that came again and were not done again.
     FarmDuplicates = "openclaw_farm_duplicates_total", Sort::Counter, [];
     /// Receipts by type (delivered, acked, failed, busy) and direction (in, out).

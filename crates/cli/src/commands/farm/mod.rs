@@ -3,9 +3,11 @@
 //! What concerns trust (root, keys, invitations, rotation) works without a gateway, on the coordination store of the
 //! config; what concerns life (who is there, letters) asks the running gateway.
 
+mod alerts;
 pub mod check;
 mod demo;
 mod enroll;
+mod events;
 mod facts;
 mod init;
 mod invite;
@@ -76,6 +78,10 @@ enum Verb {
     Letters(letters::ListArgs),
     /// The life of one letter
     Letter(letters::OneArgs),
+    /// What happens: letters, members, keys, ownership
+    Events(events::Args),
+    /// Alert rules for Prometheus
+    Alerts(alerts::Args),
     /// Letters that could not be delivered
     Dlq(letters::DlqArgs),
 }
@@ -103,6 +109,8 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Drain(args) => moving::drain(&args, cx),
         Verb::Letters(args) => letters::list(&args, cx),
         Verb::Letter(args) => letters::one(&args, cx),
+        Verb::Events(args) => events::run(&args, cx),
+        Verb::Alerts(args) => alerts::run(&args),
         Verb::Dlq(args) => letters::dlq(args, cx),
     }
 }
