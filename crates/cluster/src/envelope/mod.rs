@@ -34,7 +34,7 @@ pub use canon::canonical;
 pub use json::{INTEGER_MAX, parse_strict};
 pub(crate) use letter::begins_with_slash;
 pub use letter::{LETTER_CONTENT_TYPE, LetterError, Outbound, letter_of, seal_letter, write_letter};
-pub use receipt::{RECEIPT_CAPABILITY, Receipt, ReceiptType, receipt_for};
+pub use receipt::{RECEIPT_CAPABILITY, RECEIPTS_MAX, Receipt, ReceiptType, receipt_for, receipts_for};
 pub use refusal::Refusal;
 pub use seal::{Opened, open};
 

@@ -1,9 +1,15 @@
 use clawstead_terms::Millis;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Envelope, Hop, Kind, Priority, Refusal};
 use crate::keys::GatewayKey;
 
+/// Receipts that travel in one envelope at most.
+pub const RECEIPTS_MAX: usize = 64;
+/// The key of the body under which further receipts are. Who does not know it reads the first one only, and hears of the
+/// others when it asks or tries again.
+const MORE: &str = "more";
 /// The capability of every receipt.
 pub const RECEIPT_CAPABILITY: &str = "receipt";
 
@@ -74,11 +80,59 @@ impl Receipt {
         }
         let body = envelope.body.as_ref().ok_or_else(|| Refusal::malformed("a receipt without a body"))?;
         let receipt: Self = Self::deserialize(body).map_err(|_| Refusal::malformed("the body is not a receipt"))?;
-        if receipt.of.len() != 36 || receipt.code.len() > 64 {
+        receipt.checked()
+    }
+}
+
+impl Receipt {
+    /// All receipts that an envelope of kind `receipt` carries, at least one.
+    ///
+    /// # Errors
+    /// `Malformed` when it is another kind, or one of them is no receipt, or there are more than [`RECEIPTS_MAX`].
+    pub fn all_of(envelope: &Envelope) -> Result<Vec<Self>, Refusal> {
+        let first = Self::of(envelope)?;
+        let more = envelope.body.as_ref().and_then(|body| body.get(MORE)).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        if more.len() >= RECEIPTS_MAX {
+            return Err(Refusal::malformed("too many receipts in one envelope"));
+        }
+        let mut all = vec![first];
+        for one in more {
+            let receipt = Self::deserialize(one).map_err(|_| Refusal::malformed("one of the receipts is none"))?;
+            all.push(receipt.checked()?);
+        }
+        Ok(all)
+    }
+
+    fn checked(self) -> Result<Self, Refusal> {
+        if self.of.len() != 36 || self.code.len() > 64 {
             return Err(Refusal::malformed("the receipt names no letter, or its code is too long"));
         }
-        Ok(receipt)
+        Ok(self)
     }
+}
+
+/// As [`receipt_for`], for several letters of one agent to another that were received under one epoch: `letter` is any of
+/// them, `receipts` has at least one and at most [`RECEIPTS_MAX`].
+///
+/// # Errors
+/// `Malformed` when there is none, or a field is not what it must be.
+pub fn receipts_for(
+    letter: &Envelope,
+    receipts: &[Receipt],
+    message_id: String,
+    at: Millis,
+    key: &GatewayKey,
+    to_gateway: Option<String>,
+) -> Result<Envelope, Refusal> {
+    let (first, more) = receipts.split_first().ok_or_else(|| Refusal::malformed("no receipt"))?;
+    let mut envelope = unsigned(letter, first, message_id, at, key, to_gateway)?;
+    if !more.is_empty()
+        && let Some(body) = envelope.body.as_mut().and_then(Value::as_object_mut)
+    {
+        body.insert(MORE.into(), serde_json::to_value(more).map_err(|err| Refusal::malformed(err.to_string()))?);
+    }
+    envelope.sign(key)?;
+    Ok(envelope)
 }
 
 /// The signed envelope of a receipt for `letter`, written by `key`'s gateway for the target of the letter and addressed to
@@ -94,8 +148,21 @@ pub fn receipt_for(
     key: &GatewayKey,
     to_gateway: Option<String>,
 ) -> Result<Envelope, Refusal> {
+    let mut envelope = unsigned(letter, receipt, message_id, at, key, to_gateway)?;
+    envelope.sign(key)?;
+    Ok(envelope)
+}
+
+fn unsigned(
+    letter: &Envelope,
+    receipt: &Receipt,
+    message_id: String,
+    at: Millis,
+    key: &GatewayKey,
+    to_gateway: Option<String>,
+) -> Result<Envelope, Refusal> {
     let body = serde_json::to_value(receipt).map_err(|err| Refusal::malformed(err.to_string()))?;
-    let mut envelope = Envelope {
+    Ok(Envelope {
         schema_version: String::new(),
         farm_id: letter.farm_id.clone(),
         correlation_id: letter.correlation_id.clone(),
@@ -129,7 +196,5 @@ pub fn receipt_for(
         sig: None,
         hop_sig: None,
         extra: serde_json::Map::default(),
-    };
-    envelope.sign(key)?;
-    Ok(envelope)
+    })
 }

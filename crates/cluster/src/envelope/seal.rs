@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::Value;
 
-use super::{Envelope, HOP_FIELDS, Hop, Refusal, SCHEMA_VERSION, Sig, canonical, fields, parse_strict};
+use super::{Envelope, HOP_FIELDS, Hop, Refusal, SCHEMA_VERSION, Sig, canon::{write_canonical, write_object}, fields, parse_strict};
 use crate::keys::GatewayKey;
 
 const LETTER_TAG: &[u8] = b"openclaw-farm-envelope-v1\n";
@@ -58,9 +56,11 @@ impl Envelope {
     pub fn sign(&mut self, key: &GatewayKey) -> Result<(), Refusal> {
         self.schema_version = SCHEMA_VERSION.into();
         fields::check(self)?;
-        let (letter_bytes, _) = signing_bytes(&self.to_value()?)?;
+        // Neither signature is under the other one.
+        let (letter_bytes, hop_bytes) = signing_bytes(&self.to_value()?)?;
         self.sig = Some(Sig { alg: "Ed25519".into(), kid: key.kid().into(), value: key.sign(&letter_bytes) });
-        self.sign_hop(key)
+        self.hop_sig = Some(key.sign(&hop_bytes));
+        Ok(())
     }
 
     /// Signs the hop data as the current sender; before every attempt.
@@ -89,7 +89,8 @@ impl Envelope {
     /// # Errors
     /// `TooLarge`, or `Malformed` when it cannot be written.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Refusal> {
-        let bytes = canonical(self)?;
+        let mut bytes = Vec::with_capacity(2048);
+        write_canonical(&self.to_value()?, &mut bytes)?;
         if bytes.len() > super::BYTES_MAX { Err(Refusal::TooLarge { bytes: bytes.len(), bytes_max: super::BYTES_MAX }) } else { Ok(bytes) }
     }
 
@@ -101,17 +102,19 @@ impl Envelope {
 /// What the two signatures are over.
 fn signing_bytes(value: &Value) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
     let map = value.as_object().ok_or_else(|| Refusal::malformed("not an object"))?;
-    let (mut letter, mut hop) = (BTreeMap::new(), BTreeMap::new());
+    let (mut letter, mut hop) = (Vec::with_capacity(map.len()), Vec::with_capacity(HOP_FIELDS.len()));
     for (name, field) in map {
         match name.as_str() {
             "sig" | "hop_sig" => {}
-            name if HOP_FIELDS.contains(&name) => drop(hop.insert(name, field)),
-            name => drop(letter.insert(name, field)),
+            name if HOP_FIELDS.contains(&name) => hop.push((name, field)),
+            name => letter.push((name, field)),
         }
     }
     let id = map.get("message_id").and_then(Value::as_str).unwrap_or("");
-    let letter_bytes = [LETTER_TAG, &canonical(&letter)?].concat();
-    let hop_bytes = [HOP_TAG, id.as_bytes(), &canonical(&hop)?].concat();
+    let mut letter_bytes = LETTER_TAG.to_vec();
+    write_object(letter, &mut letter_bytes)?;
+    let mut hop_bytes = [HOP_TAG, id.as_bytes()].concat();
+    write_object(hop, &mut hop_bytes)?;
     Ok((letter_bytes, hop_bytes))
 }
 

@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Letters to one gateway that nothing was heard of, at most.
-pub const IN_FLIGHT_PER_TARGET_MAX: usize = 16;
+pub const IN_FLIGHT_PER_TARGET_MAX: usize = 128;
 /// Letters of this gateway that nothing was heard of, at most.
-pub const IN_FLIGHT_MAX: usize = 128;
+pub const IN_FLIGHT_MAX: usize = 512;
 /// How long a letter waits before it is looked at again when its target has no owner, ms.
 const OWNER_WAIT_MS: u64 = 1_000;
 

@@ -92,25 +92,26 @@ fn a_letter_ends_with_a_reason_and_late_receipts_are_noted() {
 fn the_desk_keeps_bounds_order_and_urgency() {
     let mut desk = Desk::new(Timing::LAN);
     let posting = |lane: u64, ord, priority| Posting { lane: ("jerry".into(), "bobby".into(), lane.to_string()), ord, priority };
-    for n in 0..40 {
-        let priority = if n == 39 { Priority::High } else { Priority::Normal };
-        desk.add(Outgoing::queued(format!("m{n:02}"), T0.plus(300_000)).0, posting(n / 2, n, priority), at(0));
+    let (most, all) = (IN_FLIGHT_PER_TARGET_MAX as u64, 2 * IN_FLIGHT_PER_TARGET_MAX as u64 + 8);
+    for n in 0..all {
+        let priority = if n == all - 1 { Priority::High } else { Priority::Normal };
+        desk.add(Outgoing::queued(format!("m{n:03}"), T0.plus(300_000)).0, posting(n / 2, n, priority), at(0));
     }
     let owner = |_: &str| Some("bobby-gateway".to_owned());
     let ids = |changes: Vec<Change>| changes.into_iter().map(|change| change.row.message_id).collect::<Vec<_>>();
     let first = ids(desk.poll(at(0), &owner, &|_| 0));
-    // One of each lane, 16 to one gateway; the urgent letter is behind another one of its lane.
-    assert_eq!(first, (0..16).map(|n| format!("m{:02}", n * 2)).collect::<Vec<_>>());
+    // One of each lane, so many to one gateway; the urgent letter is behind another one of its lane.
+    assert_eq!(first, (0..most).map(|n| format!("m{:03}", n * 2)).collect::<Vec<_>>());
     assert_eq!(ids(desk.poll(at(1), &owner, &|_| 0)), Vec::<String>::new());
-    let acked = Receipt { of: "m00".into(), ..receipt(ReceiptType::Acked, "", false) };
+    let acked = Receipt { of: "m000".into(), ..receipt(ReceiptType::Acked, "", false) };
     assert!(desk.receipt(&acked, at(2), &|_| 0).is_some());
-    assert_eq!(ids(desk.poll(at(2), &owner, &|_| 0)), ["m01"]);
+    assert_eq!(ids(desk.poll(at(2), &owner, &|_| 0)), ["m001"]);
     // Nothing comes back: after five timeouts the gateway counts as silent, and one letter at a time tries.
     let timeouts = desk.poll(at(2_002), &owner, &|_| 0);
-    assert!(timeouts.len() >= 16 && desk.silent_gateways() == ["bobby-gateway"]);
+    assert!(timeouts.len() >= IN_FLIGHT_PER_TARGET_MAX && desk.silent_gateways() == ["bobby-gateway"]);
     assert_eq!(ids(desk.poll(at(6_000), &owner, &|_| 0)), Vec::<String>::new());
     assert_eq!(ids(desk.poll(at(7_100), &owner, &|_| 0)).len(), 1);
-    assert_eq!(desk.len(), 39);
+    assert_eq!(desk.len() as u64, all - 1);
     for n in 0..OUTBOX_MAX {
         desk.add(Outgoing::queued(format!("x{n}"), T0.plus(300_000)).0, posting(99, 100 + n as u64, Priority::Low), at(0));
     }

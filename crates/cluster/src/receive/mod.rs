@@ -14,4 +14,4 @@
 mod tests;
 mod verdict;
 
-pub use verdict::{Checks, Known, Verdict, examine, examine_opened};
+pub use verdict::{Checks, Known, Verdict, believed, examine, examine_opened};

@@ -54,7 +54,7 @@ pub enum Verdict {
     Repeat(Box<Envelope>),
     /// Its source asks where a letter stands: answer with the row's receipt, or with `unknown_letter`.
     Asked(Box<Envelope>, StatusQuery),
-    /// A receipt for a letter of ours.
+    /// A receipt for a letter of ours; [`believed`] says which of the others in its envelope are, too.
     Receipt(Box<Envelope>, Receipt),
     /// Not for us: it may be passed on to this gateway.
     Forward(Box<Envelope>, String),
@@ -205,7 +205,22 @@ fn check_epochs(letter: &Envelope, source: &Unit, checks: &dyn Checks) -> Result
 }
 
 fn check_receipt(letter: &Envelope, checks: &dyn Checks) -> Result<Receipt, Refusal> {
-    let receipt = Receipt::of(letter)?;
+    let all = Receipt::all_of(letter)?;
+    let mut last = Err(Refusal::ReceiptUnknown);
+    for receipt in all {
+        last = believed(receipt, letter, checks);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// Whether one of the receipts of an authentic envelope is believed.
+///
+/// # Errors
+/// Why not.
+pub fn believed(receipt: Receipt, letter: &Envelope, checks: &dyn Checks) -> Result<Receipt, Refusal> {
     if receipt.receiver_epoch != letter.source_epoch {
         return Err(Refusal::malformed("the receipt names another epoch than its envelope"));
     }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use clawstead_bus::{MailBox, Published, Sealed};
 use clawstead_cluster::{
-    envelope::{Envelope, Hop, MailState, Receipt, ReceiptType, receipt_for},
+    envelope::{Envelope, Hop, MailState, Receipt, ReceiptType},
     letter::status_query,
-    names::party_unit,
 };
 use clawstead_terms::Unit;
 use tokio::sync::mpsc;
@@ -42,7 +41,12 @@ impl Clerk {
                 let _ = commands.send(Command::NotCarried { id, after_ms: None }).await;
                 return;
             }
-            let bytes = Envelope::clone(&envelope).with_hop(hop, &parts.key.load()).and_then(|letter| letter.to_bytes());
+            // The first attempt usually goes as the letter was written, and needs no other signature.
+            let bytes = if envelope.hop == hop {
+                envelope.to_bytes()
+            } else {
+                Envelope::clone(&envelope).with_hop(hop, &parts.key.load()).and_then(|letter| letter.to_bytes())
+            };
             let after_ms = match bytes {
                 Err(refusal) => {
                     tracing::error!(message = id, err = %refusal, "a letter cannot be signed");
@@ -92,31 +96,7 @@ impl Clerk {
         });
     }
 
-    /// Tells the sender of a letter where it stands. Lost receipts are made good by its next attempt.
-    pub(super) fn send_receipt(&self, letter: Arc<Envelope>, receipt: Receipt) {
-        // Nobody waits for one of a letter that was put here by hand.
-        if letter.sig.is_none() {
-            return;
-        }
-        let parts = Arc::clone(&self.parts);
-        let owner = party_unit(&letter.source_agent).and_then(|unit| parts.places.of(&unit)).filter(|place| place.alive).map(|place| place.gateway);
-        let gateway = owner.unwrap_or_else(|| letter.source_gateway.clone());
-        clawstead_world::spawn(async move {
-            let now = parts.world.clock.now();
-            let id = parts.world.rng.uuid_v7(now);
-            let sealed = receipt_for(&letter, &receipt, id.clone(), now, &parts.key.load(), Some(gateway.clone())).and_then(|receipt| receipt.to_bytes());
-            match sealed {
-                Ok(bytes) => {
-                    if let Err(err) = parts.bus.publish(&MailBox::Gateway(gateway), &Sealed { message_id: id, attempt: 0, bytes: bytes.into() }).await {
-                        tracing::debug!(%err, "a receipt was not carried; the letter comes again");
-                    }
-                }
-                Err(refusal) => tracing::error!(err = %refusal, "a receipt cannot be signed"),
-            }
-        });
-    }
-
-    pub(super) fn busy_receipt(&self, letter: Envelope, wait_ms: u64, epoch: u64) {
+    pub(super) fn busy_receipt(&mut self, letter: Envelope, wait_ms: u64, epoch: u64) {
         let mut receipt = Receipt::plain(letter.message_id.clone(), ReceiptType::Busy, epoch);
         (receipt.retry_after_ms, receipt.retryable) = (wait_ms, true);
         self.send_receipt(Arc::new(letter), receipt);

@@ -26,6 +26,7 @@ use super::{
     bodies::{Fetched, Fetching, Signed, sent_key},
     inbox::Inbox,
     lock,
+    receipts::Receipts,
     rows::{self, env_key, is_open, out_key, run_key, tell},
     writer::{Job, Written, write},
 };
@@ -119,6 +120,7 @@ pub(super) struct Clerk {
     live: BTreeMap<String, Live>,
     pub(super) inbox: Inbox,
     pub(super) limiter: Limiter,
+    pub(super) receipts: Receipts,
     pub(super) fetching: Fetching,
     ord: u64,
     jobs: mpsc::UnboundedSender<Job<Follow>>,
@@ -146,6 +148,7 @@ impl Clerk {
             live: BTreeMap::new(),
             inbox: Inbox::default(),
             limiter: Limiter::default(),
+            receipts: Receipts::default(),
             fetching: Fetching::default(),
             ord: 0,
             jobs,
@@ -163,7 +166,7 @@ impl Clerk {
         self.sweep();
         loop {
             let now = self.parts.now();
-            let due = [self.desk.due_at(), self.inbox.due_at()].into_iter().flatten().min();
+            let due = [self.desk.due_at(), self.inbox.due_at(), self.receipts.due_at()].into_iter().flatten().min();
             let wait = due.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.saturating_sub(now.mono_ms)));
             tokio::select! {
                 biased;
@@ -173,7 +176,7 @@ impl Clerk {
                     Some(command) => self.obey(command).await,
                     None => break,
                 },
-                () = tokio::time::sleep(wait) => self.inbox_due(),
+                () = tokio::time::sleep(wait) => {}
             }
             self.sweep();
         }
@@ -229,6 +232,13 @@ impl Clerk {
     /// Everything that is due.
     fn sweep(&mut self) {
         let now = self.parts.now();
+        if self.inbox.due_at().is_some_and(|at| at <= now.mono_ms) {
+            self.inbox_due();
+        }
+        // What was written together is told together.
+        if self.written.is_empty() && self.receipts.due_at().is_some_and(|at| at <= now.mono_ms) {
+            self.send_receipts(now.mono_ms);
+        }
         for change in self.poll(now) {
             self.apply(change, Vec::new(), Vec::new());
         }
@@ -444,10 +454,6 @@ impl Clerk {
     /// Large bodies that wait in a unit's outbox.
     pub(super) fn large_bodies<'a>(&'a self, unit: &'a Unit) -> impl Iterator<Item = &'a BodyRef> {
         self.live.values().filter(move |live| live.unit == *unit).filter_map(|live| live.envelope.body_ref.as_ref())
-    }
-
-    pub(super) fn sent_to(&self, message_id: &str) -> Option<String> {
-        self.desk.target_of(message_id).map(str::to_owned)
     }
 
     /// Reads what is unfinished in a unit and takes its box.

@@ -7,10 +7,10 @@ use clawstead_cluster::{
     Now,
     envelope::{Envelope, Kind, Receipt, ReceiptType, Refusal, letter_of, open},
     keys::KeyRing,
-    letter::{Act, Event, HandlerEnd, Row, RowInput, RowState, StatusQuery, UNKNOWN_LETTER, busy_level},
+    letter::{Act, Desk, Event, HandlerEnd, Row, RowInput, RowState, StatusQuery, UNKNOWN_LETTER, busy_level},
     names::party_unit,
     policy::Policy,
-    receive::{Checks, Known, Verdict, examine_opened},
+    receive::{Checks, Known, Verdict, believed, examine_opened},
     simple::agent_letter,
 };
 use clawstead_state::{Batch, Op, Scan, Table};
@@ -86,8 +86,18 @@ impl Inbox {
     }
 }
 
+/// About how many bytes it has: writing it to know exactly is dear.
 fn size_of(letter: &Envelope) -> u64 {
-    letter.to_bytes().map_or(0, |bytes| bytes.len() as u64) + letter.body_ref.as_ref().map_or(0, |body| body.size)
+    fn weight(value: &Value) -> u64 {
+        match value {
+            Value::String(text) => text.len() as u64 + 2,
+            Value::Array(items) => items.iter().map(|item| weight(item) + 1).sum::<u64>() + 2,
+            Value::Object(map) => map.iter().map(|(name, item)| name.len() as u64 + weight(item) + 4).sum::<u64>() + 2,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        }
+    }
+    // What surrounds a body has one to two kilobytes.
+    1_536 + letter.body.as_ref().map_or(0, weight)
 }
 
 /// The world as the check sees it for one letter.
@@ -97,7 +107,7 @@ struct View<'a> {
     policy: &'a Policy,
     seen: Option<u64>,
     known: Option<&'a TakenRow>,
-    sent_to: Option<String>,
+    desk: &'a Desk,
 }
 
 impl Checks for View<'_> {
@@ -137,8 +147,8 @@ impl Checks for View<'_> {
         }
     }
 
-    fn sent_to(&self, _: &str) -> Option<String> {
-        self.sent_to.clone()
+    fn sent_to(&self, message_id: &str) -> Option<String> {
+        self.desk.target_of(message_id).map(str::to_owned)
     }
 }
 
@@ -182,12 +192,17 @@ impl Clerk {
             }
         }
         let now = self.parts.now();
+        let mut receipts = Vec::new();
         let verdict = {
             let ring = self.parts.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let policy = self.parts.policy.load();
-            let sent_to = (peek.kind == Kind::Receipt).then(|| Receipt::of(peek).ok()).flatten().and_then(|receipt| self.sent_to(&receipt.of));
-            let view = View { parts: &self.parts, ring: &ring, policy: &policy, seen, known: known.as_ref(), sent_to };
-            examine_opened(opened, &view, &mut self.limiter, now)
+            let view = View { parts: &self.parts, ring: &ring, policy: &policy, seen, known: known.as_ref(), desk: &self.desk };
+            let verdict = examine_opened(opened, &view, &mut self.limiter, now);
+            if let Verdict::Receipt(letter, _) = &verdict {
+                let all = Receipt::all_of(letter).unwrap_or_default();
+                receipts = all.into_iter().filter_map(|receipt| believed(receipt, letter, &view).ok()).collect();
+            }
+            verdict
         };
         match (verdict, place) {
             (Verdict::Take(letter), Some(place)) => self.take(place, *letter, asked, settle, now),
@@ -199,8 +214,10 @@ impl Clerk {
                 Some(taken) => self.again(place, taken, *letter, settle, now),
                 None => self.settle(settle),
             },
-            (Verdict::Receipt(_, receipt), _) => {
-                self.heard(&receipt);
+            (Verdict::Receipt(..), _) => {
+                for receipt in &receipts {
+                    self.heard(receipt);
+                }
                 self.settle(settle);
             }
             (Verdict::Asked(letter, query), Some(place)) => {
@@ -232,7 +249,7 @@ impl Clerk {
     }
 
     /// Answers where a letter stands.
-    async fn asked(&self, unit: Unit, letter: Envelope, query: &StatusQuery) {
+    async fn asked(&mut self, unit: Unit, letter: Envelope, query: &StatusQuery) {
         let Some(epoch) = self.parts.keeper.claims.get(&unit).map(|fence| fence.epoch) else { return };
         let place = (unit, rows::in_key_of(&query.dedupe_key(&letter)));
         let receipt = match self.known(&place).await {
@@ -470,9 +487,10 @@ impl Clerk {
             let (row, acts) = taken.row.clone().step(&RowInput::Tick, epoch, now);
             taken.row = row;
             let Some(letter) = taken.letter.clone() else { continue };
+            let letter = Arc::new(letter);
             for act in acts {
                 if let Act::Receipt(receipt) = act {
-                    self.send_receipt(Arc::new(letter.clone()), receipt);
+                    self.send_receipt(Arc::clone(&letter), receipt);
                 }
             }
         }

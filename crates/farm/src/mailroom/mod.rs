@@ -10,6 +10,7 @@ mod by_hand;
 mod carrying;
 mod clerk;
 mod inbox;
+mod receipts;
 mod rows;
 mod seams;
 mod writer;
