@@ -140,7 +140,8 @@ impl Cron {
         let settings = self.0.settings.load_full();
         let mut wakes = self.0.wake.subscribe();
         self.apply(Event::Settings(settings.clock)).await?;
-        let loaded = self.load(settings.agents.iter().filter(|agent| self.holds(agent))).await?;
+        let held: Vec<&AgentId> = settings.agents.iter().filter(|agent| self.holds(agent)).collect();
+        let loaded = self.load(held).await?;
         self.apply(loaded).await?;
         self.sync_heartbeats(&settings).await?;
         let (running, stop) = (self.clone(), self.0.parts.world.tasks.stopping());
