@@ -15,6 +15,8 @@ use crate::mailroom::{Head, Witness};
 
 /// Events that a slow listener may be behind; older ones are lost to it.
 const BEHIND_MAX: usize = 1024;
+/// Characters of a reason in words that an event has.
+const WHY_MAX: usize = 300;
 /// Events that are kept for whoever looks later.
 pub const KEPT_MAX: usize = 512;
 
@@ -168,6 +170,7 @@ impl Witness for Events {
         self.metrics.inc(M::FarmRejected, &[code]);
         let mut more = head.map(head_of).unwrap_or_default();
         more.insert("reason".into(), code.into());
+        more.insert("why".into(), why.chars().take(WHY_MAX).collect::<String>().into());
         self.tell("farm.msg.rejected", code, more);
     }
 }

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
+    alone,
     catalogue::Catalogue,
     engines::{self, EngineError, Engines},
     events::Events,
@@ -37,6 +38,7 @@ use crate::{
     mailroom::{Handler, Mailroom, Parts, Peers, Places, Rules},
     membership::{AgentFacts, Me, Membership, recorded_epochs},
     ownership::{self, Failback, Heard, Host, Movable, Ownership, Seen},
+    troubles,
 };
 
 /// How often rows that nobody needs are removed.
@@ -45,6 +47,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_ROUNDS: u64 = 10;
 /// The name of a problem: the key that is to sign is not here.
 const KEY_ELSEWHERE: &str = "key";
+/// Letters that were not taken, of which `farm status` tells.
+const REFUSED_SHOWN: usize = 10;
 /// Letters of one unit that are shown at most.
 const SHOWN_MAX: usize = 500;
 
@@ -71,6 +75,19 @@ pub enum OpenError {
     /// The state store.
     #[error("{}", .0.message)]
     Store(Failure),
+    /// Somebody else is there under our name.
+    #[error(
+        "another gateway named {gateway} is running (version {version}{at}): two with one name would take each other's letters. Stop it, or give this \
+         one another farm.gateway"
+    )]
+    NameTaken {
+        /// The name.
+        gateway: String,
+        /// What it runs.
+        version: String,
+        /// Where its peers reach it, in words.
+        at: String,
+    },
 }
 
 /// What a gateway is asked over a link by a peer.
@@ -306,6 +323,28 @@ impl Prepared {
         moves(&self.config)
     }
 
+    /// Makes sure that nobody else runs under our name: watches its lease for two renewals, unless the lease is that of
+    /// the process before in the same state folder. A store that does not answer lets us pass; whoever is there is told
+    /// then by `farm status`.
+    ///
+    /// # Errors
+    /// [`OpenError::NameTaken`].
+    pub async fn alone(&self) -> Result<(), OpenError> {
+        let renew = Duration::from_millis(self.config.lease.renew_ms());
+        match alone::taken(&*self.engines.coord, &self.gateway, self.folder.as_ref(), renew).await {
+            Ok(None) => Ok(()),
+            Ok(Some(other)) => Err(OpenError::NameTaken {
+                gateway: self.gateway.clone(),
+                version: other.version,
+                at: other.peer.map(|peer| format!(", peers reach it at {peer}")).unwrap_or_default(),
+            }),
+            Err(err) => {
+                tracing::warn!(%err, "the coordination store does not answer: whether another gateway has our name is not known");
+                Ok(())
+            }
+        }
+    }
+
     /// The epochs that are recorded of these units.
     pub async fn epochs(&self, units: &[Unit]) -> BTreeMap<Unit, u64> {
         if self.config.coord.kind == CoordKind::Embedded {
@@ -338,6 +377,9 @@ impl Prepared {
         let (hearing, heard) = mpsc::unbounded_channel();
         let owning = moves.then_some(hearing);
         let membership = Membership::start(me, engines.coord.clone(), &world, ground.keeper.clone(), Arc::clone(&ring), ground.agents, owning);
+        if let Some(folder) = &folder {
+            alone::note(folder, membership.nonce());
+        }
         let trust = Arc::new(Trust { membership: membership.clone() });
         let boxes = Boxes::default();
         let room = Arc::new(OnceLock::new());
@@ -700,7 +742,6 @@ impl Farm {
             }
             dead += self.mailroom.dead(&unit, SHOWN_MAX).await?.iter().filter(|dead| dead.replayed_as.is_none()).count() as u64;
         }
-        let lost = self.membership.lost();
         let (beats, missed) = self.membership.heartbeats();
         let counts: BTreeMap<String, u64> = self.events.counts().into_iter().fold(BTreeMap::new(), |mut sums, ((name, reason), count)| {
             let name = if reason.is_empty() { name.to_owned() } else { format!("{name}.{reason}") };
@@ -711,27 +752,33 @@ impl Farm {
             "farm": me.farm,
             "gateway": me.gateway,
             "key": self.kid(),
-            "coord": {"engine": self.coord.engine(), "ok": lost.is_none()},
-            "bus": {"engine": self.bus.engine(), "ok": true},
+            "coord": {},
+            "bus": {},
             "gateways": self.membership.gateways(),
             "agents": self.membership.agents(),
             "letters": {"queued": queued, "inFlight": in_flight, "delivered": delivered, "dead": dead},
             "heartbeats": {"sent": beats, "missed": missed},
             "events": counts,
+            "refused": self.refused_lately(),
+            "refusals": troubles::refused(&counts),
             "problems": self.membership.problems(),
         });
-        if let Some(why) = lost {
-            out["coord"]["why"] = why.into();
-        }
-        match tokio::time::timeout(Duration::from_secs(3), self.bus.depth(&MailBox::Gateway(me.gateway.clone()))).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(err)) => out["bus"] = json!({"engine": self.bus.engine(), "ok": false, "why": err.to_string()}),
-            Err(_) => out["bus"] = json!({"engine": self.bus.engine(), "ok": false, "why": "no answer within 3 s"}),
-        }
+        troubles::look(self, &mut out).await;
         if let Some(links) = &self.links {
             out["links"] = serde_json::to_value(links.status()).unwrap_or_default();
         }
         Ok(out)
+    }
+
+    /// Letters that were not taken lately, newest first: when, why, from whom.
+    fn refused_lately(&self) -> Vec<Value> {
+        let (latest, _) = self.events.since(None, crate::events::KEPT_MAX);
+        let refused = latest.iter().rev().filter(|event| event.get("event").and_then(Value::as_str) == Some("farm.msg.rejected"));
+        refused
+            .take(REFUSED_SHOWN)
+            .map(|event| json!({"at": event["at"], "reason": event["reason"], "why": event["why"], "from": event["from"], "to": event["to"],
+                "fromGateway": event["fromGateway"], "messageId": event["messageId"]}))
+            .collect()
     }
 
     /// Letters of our units, newest first.

@@ -58,6 +58,18 @@ impl KeyFolder {
         Self(state_dir.join("identity/farm"))
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where each start notes its lease.
+    #[must_use]
+    pub fn lease(&self) -> PathBuf {
+        self.0.join("lease.json")
+    }
+
     /// The file of the key that signs.
     #[must_use]
     pub fn current(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The farm at work: carries out what `cluster` decides, over the engines of `bus` and the rows of `state`.
 
 pub mod catalogue;
+mod alone;
 pub mod engines;
 pub mod enrol;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod link;
 pub mod mailroom;
 pub mod membership;
 pub mod reach;
+mod troubles;
 mod metered;
 pub mod ownership;
 

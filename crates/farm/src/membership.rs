@@ -16,11 +16,12 @@ use clawstead_cluster::{
     claim::{Failover, Record},
     directory::{AgentEntry, CLUSTER, ClusterEntry, Directory, GATEWAYS, GatewayEntry, Health, KEYS, MEMBERS, MemberRecord, published_stamp},
     format_stamp,
-    keys::KeyRing,
+    keys::{KeyRecord, KeyRing},
     names::unit_party,
+    parse_stamp,
 };
 use clawstead_state::keeper::Keeper;
-use clawstead_terms::{Failure, Unit};
+use clawstead_terms::{Failure, Millis, Unit};
 use clawstead_world::{TaskKind, World};
 use futures_util::{StreamExt as _, stream::select_all};
 use tokio::sync::watch;
@@ -38,6 +39,12 @@ pub const SERVICE: &str = "openclaw-gateway";
 const PUBLISH_EVERY: Duration = Duration::from_secs(10);
 /// A gateway's check turns critical after this silence.
 const CHECK_TTL: Duration = Duration::from_secs(3);
+/// Clocks that differ by more are told about, ms.
+const SKEW_TOLD_MS: i64 = 2_000;
+/// Clocks that differ by more make letters be refused, ms.
+const SKEW_REFUSED_MS: i64 = 300_000;
+/// The name of a problem: the store has older records than it had.
+const WENT_BACK: &str = "epochs";
 /// How long the start waits for the coordination store.
 pub const START_WAIT: Duration = Duration::from_millis(2_500);
 
@@ -103,10 +110,12 @@ struct Known {
     problems: BTreeSet<String>,
     /// What is wrong now and may be right again, by a name.
     troubles: BTreeMap<&'static str, String>,
-    /// The highest epoch that was seen recorded of each unit: the store must not go back.
-    high: BTreeMap<Unit, u64>,
+    /// The record with the highest epoch that was seen of each unit: the store must not go back.
+    high: BTreeMap<Unit, Record>,
+    /// Units of which the store has an older record now.
+    below: BTreeSet<Unit>,
     /// Records of our own keys as they were seen, the furthest stage of each: put back when the store lost them.
-    own_keys: BTreeMap<String, clawstead_cluster::keys::KeyRecord>,
+    own_keys: BTreeMap<String, KeyRecord>,
     /// How far the clocks of others are ahead of ours, ms, and when that was seen.
     skews: BTreeMap<String, i64>,
     /// Why the last renewal failed.
@@ -351,8 +360,19 @@ impl Membership {
                     for skipped in ring.replace(known.directory.key_records(), mono) {
                         tracing::warn!(kid = skipped.kid, "a key record is not believed: {}", skipped.why);
                     }
+                    let own = known.directory.gateways().get(&self.0.me.gateway).map(|view| view.keys.clone()).unwrap_or_default();
+                    for record in own {
+                        // Believed, and at least as far as the one we have.
+                        let later = known.own_keys.get(&record.kid).is_none_or(|before| before.status <= record.status);
+                        if later && ring.stage(&record.kid) == Some(record.status) {
+                            known.own_keys.insert(record.kid.clone(), record);
+                        }
+                    }
                 }
             }
+        }
+        if prefix == GATEWAYS && let Change::Put(entry) = change {
+            known.hear_clock(entry, self.0.world.clock.now());
         }
         drop(known);
         self.0.changed.send_modify(|count| *count += 1);
@@ -391,6 +411,7 @@ impl Membership {
                 }
                 if published.is_none_or(|at| at.elapsed() >= PUBLISH_EVERY) {
                     self.publish("healthy").await?;
+                    self.put_back_keys().await?;
                     self.own().await?;
                     published = Some(tokio::time::Instant::now());
                 }
@@ -521,7 +542,10 @@ impl Membership {
             if record.as_ref().is_some_and(|record| record.owner == me.gateway && record.epoch == fence.epoch) {
                 continue;
             }
+            // A record from before an epoch of ours that was seen: the store went back, and what we hold stands.
+            let ours_before = self.known().high.get(&unit).is_some_and(|high| high.owner == me.gateway && record.as_ref().is_some_and(|old| old.epoch < high.epoch));
             if let Some(record) = &record
+                && !ours_before
                 && record.owner != me.gateway
                 && !record.owner.is_empty()
                 && !matches!(self.known().directory.health(&record.owner, self.mono_ms()), Health::Stopped | Health::Silent { .. })
@@ -562,6 +586,37 @@ impl Membership {
         if self.known_mut().troubles.remove(name).is_some() {
             tracing::info!(problem = name, "what was wrong with the farm here is right again");
         }
+    }
+
+    /// What this process renews its lease with.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        &self.0.ours.nonce
+    }
+
+    /// Records of our own keys that the store had and has no more: put back. They are signed by the farm's root, so whoever
+    /// puts them there; a revoked one must not be forgotten either.
+    async fn put_back_keys(&self) -> Result<(), CoordError> {
+        let lost: Vec<_> = {
+            let known = self.known();
+            let there = known.directory.gateways().get(&self.0.me.gateway).map(|view| view.keys.as_slice()).unwrap_or_default();
+            let stage = |record: &KeyRecord| there.iter().find(|other| other.kid == record.kid).map(|other| other.status);
+            known.own_keys.values().filter(|record| stage(record).is_none_or(|stage| stage < record.status)).cloned().collect()
+        };
+        for record in lost {
+            let key = record.store_key();
+            let stored = self.0.coord.get(&key).await?;
+            let later = stored.as_ref().and_then(|entry| serde_json::from_slice::<KeyRecord>(&entry.value).ok()).is_some_and(|other| other.status >= record.status);
+            if later {
+                continue;
+            }
+            tracing::warn!(kid = record.kid, "the coordination store lost the record of our key; it is put back");
+            match self.0.coord.put_if(&key, json(&record), stored.map(|entry| entry.version)).await {
+                Ok(_) | Err(CasError::Conflict { .. } | CasError::Unknown(_)) => {}
+                Err(CasError::Coord(err)) => return Err(err),
+            }
+        }
+        Ok(())
     }
 
     /// The key that the farm's records call the active one of ours, as far as it is believed.
@@ -623,6 +678,12 @@ impl Membership {
                 let mut problems = Vec::new();
                 if keys == 0 {
                     problems.push(format!("no key of it is believed: openclaw farm approve {name}"));
+                }
+                let ahead_ms = known.skews.get(name).copied().filter(|_| *name != self.0.me.gateway);
+                if let Some(ahead) = ahead_ms.filter(|ahead| ahead.abs() > SKEW_TOLD_MS) {
+                    let way = if ahead > 0 { "ahead of" } else { "behind" };
+                    let more = if ahead.abs() > SKEW_REFUSED_MS { "; letters that seem to come from the future are refused (clock_skew)" } else { "" };
+                    problems.push(format!("its clock is {} s {way} ours{more}: set both clocks (NTP)", ahead.abs() / 1_000));
                 }
                 if conflicts.contains(&name.as_str()) {
                     problems.push("two processes use this name".to_owned());
@@ -711,18 +772,72 @@ impl Known {
         let read = |entry: &clawstead_bus::Entry| -> Option<(Unit, Record)> {
             Some((Unit::parse(entry.key.strip_prefix(SHARDS)?)?, serde_json::from_slice(&entry.value).ok()?))
         };
+        let before = self.below.clone();
         match change {
             Change::Snapshot(entries) => {
-                self.shards = entries.values().filter_map(read).collect();
+                let found: BTreeMap<Unit, Record> = entries.values().filter_map(read).collect();
+                self.shards.retain(|unit, _| found.contains_key(unit));
+                self.below.retain(|unit| found.contains_key(unit));
+                found.into_iter().for_each(|(unit, record)| self.take_shard(unit, record));
                 self.shards_lost = None;
             }
-            Change::Put(entry) => self.shards.extend(read(entry)),
+            Change::Put(entry) => {
+                if let Some((unit, record)) = read(entry) {
+                    self.take_shard(unit, record);
+                }
+            }
             Change::Delete(key) => {
                 if let Some(unit) = key.strip_prefix(SHARDS).and_then(Unit::parse) {
                     self.shards.remove(&unit);
+                    self.below.remove(&unit);
                 }
             }
             Change::Lost(why) => self.shards_lost = Some(why.clone()),
+        }
+        if self.below == before {
+            return;
+        }
+        if self.below.is_empty() {
+            self.troubles.remove(WENT_BACK);
+            tracing::info!(event = "farm.shard.repaired", "the coordination store has the epochs again that were seen before");
+            return;
+        }
+        let units: Vec<String> = self.below.iter().take(5).map(ToString::to_string).collect();
+        let text = format!(
+            "the coordination store went back: its records of {} unit(s) ({}) are older than what was seen before, and are not believed. Was it restored \
+             from a backup? Gateways that run write theirs again; restart those that do not",
+            self.below.len(),
+            units.join(", ")
+        );
+        tracing::error!(event = "farm.shard.went_back", "{text}");
+        self.troubles.insert(WENT_BACK, text);
+    }
+
+    /// A record, unless an earlier epoch than was seen of this unit.
+    fn take_shard(&mut self, unit: Unit, record: Record) {
+        match self.high.get(&unit) {
+            Some(high) if high.epoch > record.epoch => {
+                self.shards.insert(unit.clone(), high.clone());
+                self.below.insert(unit);
+            }
+            _ => {
+                self.below.remove(&unit);
+                self.high.insert(unit.clone(), record.clone());
+                self.shards.insert(unit, record);
+            }
+        }
+    }
+
+    /// A gateway's heartbeat, just now: what its clock says beside ours.
+    fn hear_clock(&mut self, entry: &clawstead_bus::Entry, now: Millis) {
+        let Some((gateway, "last_heartbeat")) = entry.key.strip_prefix(GATEWAYS).and_then(|rest| rest.split_once('/')) else { return };
+        let text = String::from_utf8_lossy(&entry.value);
+        let Some(at) = text.strip_suffix('Z').and_then(|text| parse_stamp(&format!("{text}.000Z"))) else { return };
+        // The stamp is cut to the second.
+        let ahead = if at > now { at.since(now) } else { (at.since(now) + 1_000).min(0) };
+        let was = self.skews.insert(gateway.to_owned(), ahead).is_some_and(|was| was.abs() > SKEW_TOLD_MS);
+        if ahead.abs() > SKEW_TOLD_MS && !was {
+            tracing::warn!(event = "farm.clock.skew", gateway, ahead_ms = ahead, "a gateway's clock is not ours");
         }
     }
 }
