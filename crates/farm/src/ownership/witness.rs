@@ -118,6 +118,10 @@ impl Store for Witness {
         self.inner.units().await
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }
