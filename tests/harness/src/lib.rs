@@ -7,6 +7,8 @@
 //! * [`client`]: a gateway client on bare JSON frames, so that it shares no code with what it tests;
 //! * [`cli`]: the original's command line in a home of its own;
 //! * [`golden`]: what the original answered to the commands of the compatibility suite;
+//! * [`fault_proxy`] and [`nats_proxy`]: connections and messages that fail on demand; [`invariants`]: what must hold whatever
+//!   they do;
 //! * [`platform`]: a chat platform for the loopback channel;
 //! * [`servers`]: LiteLLM and llama.cpp, the latter with the model of [`gguf`];
 //! * [`http`]: single HTTP/1.1 requests; [`process`]: what `/proc` says of a process; [`soak`]: the ledger check.
@@ -19,7 +21,9 @@ pub mod gateway;
 pub mod gguf;
 pub mod golden;
 pub mod http;
+pub mod invariants;
 pub mod mock;
+pub mod nats_proxy;
 pub mod platform;
 pub mod process;
 pub mod servers;

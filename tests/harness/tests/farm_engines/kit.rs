@@ -381,11 +381,19 @@ impl Farm {
 async fn ask(port: u16, n: u64) -> String {
     let (session, run) = (format!("agent:jerry:load-{n}"), format!("load-{n}"));
     let message = format!("!tool sessions_send {}", json!({"agentId": "bobby", "message": format!("msg-{n:06} please"), "timeoutSeconds": 50}));
-    let answered = until(PATIENCE + PATIENCE, async || {
+    let once = || async {
         let mut client = Client::connect(port).await.ok()?;
         client.call("chat.send", json!({"sessionKey": session, "message": message, "idempotencyKey": run})).await.ok()?;
         let end = client.call("agent.wait", json!({"runId": run, "timeoutMs": 30_000})).await.ok()?;
         (end["status"] != "timeout").then(|| end.to_string())
-    });
-    answered.await.unwrap_or_else(|| "no end of the run".into())
+    };
+    // Not `until`: its probe cannot be sent to another thread.
+    let over = tokio::time::Instant::now() + PATIENCE + PATIENCE;
+    while tokio::time::Instant::now() < over {
+        if let Some(answer) = once().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    "no end of the run".into()
 }
