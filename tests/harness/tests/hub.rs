@@ -4,62 +4,28 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use clawstead_harness::{
-    PATIENCE,
-    engines::{our_binary, skipped},
+    engines::our_binary,
     free_port,
     gateway::{Gateway, Setup, config},
     http,
     mock::{MockModel, Options, Rule},
-    until,
 };
+use pair::{Consul, Pair, add_rules, allow, found, run};
 use serde_json::{Value, json};
+
+mod pair;
 
 const LAPTOP: &str = "laptop-token-0123456789abcdef";
 const PHONE: &str = "phone-token-0123456789abcdef";
 const BOSS: &str = "boss-token-0123456789abcdef";
 /// Some root: the gateway stands alone in its farm, so nothing is signed for it.
 const ROOT: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-
-fn found(variable: &str, suite: &str) -> Option<PathBuf> {
-    let found = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
-    if found.is_none() {
-        skipped(suite, variable, &format!("{variable} names no program (cargo xtask test sets it)"));
-    }
-    found
-}
-
-/// A Consul server with a folder of its own. Dropping it ends it.
-struct Consul {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Consul {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn consul(program: PathBuf) -> Consul {
-    let (folder, port) = (tempfile::tempdir().unwrap(), free_port().unwrap());
-    let ports: Vec<u16> = (0..3).map(|_| free_port().unwrap()).collect();
-    let config = format!(r#"ports {{ dns = -1 grpc = -1 server = {} serf_lan = {} serf_wan = {} http = {port} }}"#, ports[0], ports[1], ports[2]);
-    let mut command = Command::new(program);
-    command.args(["agent", "-dev", "-client", "127.0.0.1", "-bind", "127.0.0.1", "-data-dir"]).arg(folder.path()).args(["-hcl", &config]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let server = Consul { child, port, _folder: folder };
-    let leads = async || http::get(port, "/v1/status/leader").await.ok().filter(|answer| answer.body.contains(&b':')).map(drop);
-    assert!(until(PATIENCE, leads).await.is_some(), "Consul has no leader");
-    server
-}
 
 /// Plays a scenario of `peers/hub_client.py`; answers what it printed before `ok`.
 async fn play(python: &PathBuf, port: u16, scenario: &str, more: Value) -> String {
@@ -96,7 +62,14 @@ fn over_consul(port: u16, v1: &str, consul: u16) -> Value {
 
 async fn model() -> MockModel {
     let say = |contains: &str, say: &str| Rule { contains: contains.into(), say: Some(say.into()), ..Rule::default() };
-    let rules = vec![say("check the nomad status", "All seven jobs run."), say("think long about it", "Yes, in the end.")];
+    let ask = |contains: &str| Rule {
+        contains: contains.into(),
+        tool: Some("sessions_send".into()),
+        arguments: json!({"agentId": "mac", "message": "Mac, what do you see?", "timeoutSeconds": 60}),
+        say: Some("Mac answered: {result}".into()),
+        ..Rule::default()
+    };
+    let rules = vec![say("check the nomad status", "All seven jobs run."), say("think long about it", "Yes, in the end."), ask("ask mac what it sees")];
     MockModel::start(Options { remember: true, rules, ..Options::default() }).await.unwrap()
 }
 
@@ -109,7 +82,7 @@ fn asked(model: &MockModel, mark: &str) -> usize {
 async fn programs_join_talk_and_share_and_a_kill_loses_nothing() {
     let suite = "hub of a gateway with FastMCP over Consul";
     let (Some(python), Some(program)) = (found("CLAWSTEAD_FASTMCP_PYTHON", suite), found("CLAWSTEAD_CONSUL", suite)) else { return };
-    let (consul, model, port, home) = (consul(program).await, model().await, free_port().unwrap(), tempfile::tempdir().unwrap());
+    let (consul, model, port, home) = (Consul::start(program).await, model().await, free_port().unwrap(), tempfile::tempdir().unwrap());
     let setup = Setup { port, ..Setup::ours(&over_consul(port, &model.v1(), consul.port)).home(home.path()) };
 
     let gateway = Gateway::start(setup.clone()).await.unwrap();
@@ -124,6 +97,92 @@ async fn programs_join_talk_and_share_and_a_kill_loses_nothing() {
     let gateway = Gateway::start(setup).await.unwrap();
     play(&python, port, "second", json!({"slow": slow})).await;
     drop(gateway);
+}
+
+fn peers() -> Value {
+    json!([{"name": "laptop", "token": LAPTOP}, {"name": "phone", "token": PHONE}])
+}
+
+/// An agent of a gateway asks mac, whose program answers meanwhile.
+async fn asks_mac(python: &PathBuf, pair: &Pair, home: &Path, agent: &str, answer: &str) {
+    let asked = async { run(home, &["agent", "--agent", agent, "--message", "Please ask mac what it sees"]).await.to_string() };
+    let (said, _) = tokio::join!(asked, play(python, pair.ports[0], "farm_answer", json!({ "answer": answer })));
+    assert!(said.contains(answer), "{agent}: {said}\n{}", pair.logs());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_of_two_gateways_reach_all_agents_of_the_farm() {
+    let suite = "hubs of two gateways with FastMCP over Consul";
+    let (Some(python), Some(program)) = (found("CLAWSTEAD_FASTMCP_PYTHON", suite), found("CLAWSTEAD_CONSUL", suite)) else { return };
+    let (consul, model) = (Consul::start(program).await, model().await);
+    let mut pair = Pair::make(&consul.url(), &["--bus", "consul"], &model, |_, config| {
+        config["farm"]["hub"] = json!({"enabled": true, "peers": peers()});
+        add_rules(config, vec![allow("mac", "*"), allow("*", "mac")]);
+    })
+    .await;
+    let other = json!({"other": format!("http://127.0.0.1:{}/mcp", pair.ports[1])});
+    play(&python, pair.ports[0], "farm_first", other).await;
+    assert_eq!(asked(&model, "msg-000001"), 1, "the letter and its repeat are one turn");
+
+    // The published names, as any tool reads them.
+    assert_eq!(consul.kv_get("openclaw/agents/mac/gateway"), "jerry-gateway");
+    assert!(consul.kv_get("openclaw/agents/mac/capabilities").contains("notes"));
+    assert_eq!(consul.kv_get("openclaw/agents/mac/model_provider"), "ollama");
+    assert!(consul.kv_get("openclaw/gateways/jerry-gateway/agents").contains("mac"));
+    assert_eq!(consul.kv_get("openclaw/shared/color").trim_matches('"'), "blue");
+    assert_eq!(serde_json::from_str::<Value>(&consul.kv_get("openclaw/shared-memory/mac/mood")).unwrap(), json!({"is": "calm"}));
+    assert!(consul.kv_get("openclaw/shared-state/recent-events").contains("nomad-alert-cleared"));
+    for home in &pair.homes {
+        let agents = run(home, &["farm", "agents", "--json"]).await;
+        let kind = |id: &str| agents["agents"].as_array().unwrap().iter().find(|one| one["id"] == id).map(|one| (one["kind"].clone(), one["gateway"].clone()));
+        assert_eq!(kind("mac"), Some((json!("external"), json!("jerry-gateway"))), "{agents}");
+        assert_eq!(kind("bobby"), Some((json!("farm"), json!("bobby-gateway"))), "{agents}");
+    }
+
+    // Agents of both gateways ask the program's agent, with the tool they use for any other.
+    asks_mac(&python, &pair, &pair.homes[1], "bobby", "A window, and a tree.").await;
+    asks_mac(&python, &pair, &pair.homes[0], "jerry", "Still a window.").await;
+
+    // mac's gateway dies and comes back: mac is who it was, and is reached again.
+    drop(pair.jerry.take().unwrap().kill().await);
+    pair.jerry = Some(pair.start(0).await);
+    pair.together().await;
+    asks_mac(&python, &pair, &pair.homes[1], "bobby", "The same tree.").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_vault_is_written_by_programs_and_agents_and_read_in_any_editor() {
+    let suite = "shared vault of two gateways";
+    let (Some(python), Some(program)) = (found("CLAWSTEAD_FASTMCP_PYTHON", suite), found("CLAWSTEAD_CONSUL", suite)) else { return };
+    let (consul, model, folder) = (Consul::start(program).await, model().await, tempfile::tempdir().unwrap());
+    let git = Command::new("git").arg("--version").output().is_ok_and(|output| output.status.success());
+    let vault = folder.path().join("vault");
+    let pair = Pair::make(&consul.url(), &["--bus", "consul"], &model, |name, config| {
+        // Two programs do not share one repository's index; the one that commits is the farm's own choice.
+        let commits = git && name == "jerry-gateway";
+        config["farm"]["hub"] = json!({"enabled": true, "peers": peers(), "vault": {"path": vault, "git": commits}});
+    })
+    .await;
+    let more = json!({"other": format!("http://127.0.0.1:{}/mcp", pair.ports[1]), "commit": if git { "done" } else { "off" }});
+    play(&python, pair.ports[0], "farm_vault", more).await;
+
+    // Agents of a gateway have the same tools.
+    let tool = r#"!tool vault_append {"path": "MEMORY.md", "entry": "Jobs looked at.", "task": "nomad", "status": "completed"}"#;
+    let said = run(&pair.homes[1], &["agent", "--agent", "bobby", "--message", tool]).await.to_string();
+    assert!(said.contains("agents/bobby/MEMORY.md"), "{said}\n{}", pair.logs());
+    let tool = r#"!tool vault_write {"path": "agents/mac/PLAN.md", "text": "mine"}"#;
+    let said = run(&pair.homes[1], &["agent", "--agent", "bobby", "--message", tool]).await.to_string();
+    assert!(said.contains("one writer"), "{said}");
+
+    // Plain files, as people read them.
+    let read = |path: &str| std::fs::read_to_string(vault.join(path)).unwrap();
+    assert!(read("agents/bobby/MEMORY.md").contains("**Task:** nomad\n**Status:** completed\n**Context:** Jobs looked at."), "{}", read("agents/bobby/MEMORY.md"));
+    assert!(read("agents/mac/PLAN.md").contains("Buy two disks."));
+    if git {
+        let log = Command::new("git").arg("-C").arg(&vault).args(["log", "--format=%an %s"]).output().unwrap();
+        let log = String::from_utf8_lossy(&log.stdout).into_owned();
+        assert!(log.contains("mac mac: write agents/mac/PLAN.md"), "{log}");
+    }
 }
 
 #[tokio::test]
