@@ -10,12 +10,12 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use clawstead_state::Table;
+use clawstead_state::{Table, change_json};
 use clawstead_terms::{Failure, Millis, Unit};
 use clawstead_tools::approvals::ApprovalsFile;
 use clawstead_world::World;
 
-use crate::{cron::Broadcast, keeper::Keeper};
+use crate::{cron::Broadcast, keeper::{Keeper, sort}};
 
 /// Open requests at once.
 pub const OPEN_MAX: usize = 200;
@@ -202,15 +202,16 @@ impl Approvals {
         Ok(self.0.keeper.get(&Unit::Global, Table::Approvals, FILE_KEY).await?.unwrap_or_default())
     }
 
-    /// Changes the allow lists.
+    /// Changes the allow lists; `change` is called again when another gateway was faster.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn change<T>(&self, change: impl FnOnce(&mut ApprovalsFile) -> T) -> Result<T, Failure> {
+    pub async fn change<T>(&self, mut change: impl FnMut(&mut ApprovalsFile) -> T) -> Result<T, Failure> {
         let _one = self.0.file.lock().await;
-        let mut file = self.file().await?;
-        let out = change(&mut file);
-        self.0.keeper.put(&Unit::Global, Table::Approvals, FILE_KEY, &file).await?;
-        Ok(out)
+        let keeper = &self.0.keeper;
+        let fence = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit is not held"))?;
+        // Gateways of a farm may share the row.
+        let changed = change_json(&*keeper.store, &fence, &Unit::Global, Table::Approvals, FILE_KEY, |file| Ok(change(file)));
+        changed.await.map_err(sort)
     }
 }

@@ -106,6 +106,39 @@ pub async fn get_json<T: DeserializeOwned>(store: &dyn Store, unit: &Unit, table
     store.get(unit, table, key).await?.map(|row| typed(store, table.name(), row.key, &row.value, row.version)).transpose()
 }
 
+/// Changes one row that others may change at the same time: what was read must still be there when it is written, else
+/// it is read and changed again. A row that is not there is the default. When `change` fails nothing is written.
+///
+/// # Errors
+/// Those of `change`; as [`get_json`] and [`Store::commit`]; `Changed` when others are faster sixteen times.
+pub async fn change_json<T, R, E>(
+    store: &dyn Store,
+    fence: &Fence,
+    unit: &Unit,
+    table: Table,
+    key: &str,
+    mut change: impl FnMut(&mut T) -> Result<R, E>,
+) -> Result<R, E>
+where
+    T: Serialize + DeserializeOwned + Default,
+    E: From<TxError>,
+{
+    const TRIES_MAX: u32 = 16;
+    let mut tries = 1;
+    loop {
+        let row = get_json::<T>(store, unit, table, key).await?;
+        let version = row.as_ref().map(|row| row.version);
+        let mut value = row.map(|row| row.value).unwrap_or_default();
+        let done = change(&mut value)?;
+        let batch = Batch::new(unit.clone()).expect(table, key, version).put_json(table, key, &value)?;
+        match store.commit(fence, batch).await {
+            Ok(()) => return Ok(done),
+            Err(TxError::Changed { .. }) if tries < TRIES_MAX => tries += 1,
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
 /// Reads rows in key order.
 ///
 /// # Errors

@@ -14,8 +14,8 @@ pub mod sqlite;
 mod store;
 pub mod testing;
 
-pub use batch::{Versioned, claim_all, claim_next, get_json, put_json, read_journal_json, scan_json};
-pub use copy::{Report, TableSum, copy, sum};
+pub use batch::{Versioned, change_json, claim_all, claim_next, get_json, put_json, read_journal_json, scan_json};
+pub use copy::{Progress, Report, TableSum, copy, copy_units, sum};
 pub use lock::{HeldBy, Holder, LockError, StateDirLock};
 pub use memory::{Crash, Image, MemoryStore};
 pub use postgres::PostgresStore;

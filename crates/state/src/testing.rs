@@ -2,10 +2,12 @@
 
 mod replica;
 
+pub use replica::kill_tree;
+
 use std::{
     env, fs, io,
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -143,25 +145,13 @@ impl Postgres {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// A program of the server; as user `postgres` when we are root, because the server refuses root.
+    /// A program of the server.
     fn command(&self, program: &str) -> Command {
-        let program = self.binaries.join(program);
-        let mut command = Command::new(&program);
-        #[cfg(unix)]
-        if let Some((user, group)) = other_user() {
-            use std::os::unix::process::CommandExt;
-            command.uid(user).gid(group);
-        }
-        command.current_dir(&self.folder);
-        command
+        server_command(&self.binaries.join(program), &self.folder)
     }
 
     fn give_away(&self) -> io::Result<()> {
-        #[cfg(unix)]
-        if let Some((user, group)) = other_user() {
-            std::os::unix::fs::chown(&self.folder, Some(user), Some(group))?;
-        }
-        Ok(())
+        give_away(&self.folder)
     }
 }
 
@@ -180,6 +170,37 @@ impl Drop for Postgres {
 /// When the system has none.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A program that works in `folder`; as user `postgres` when we are root, because the server refuses root.
+#[must_use]
+pub fn server_command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    #[cfg(unix)]
+    if let Some((user, group)) = other_user() {
+        use std::os::unix::process::CommandExt;
+        command.uid(user).gid(group);
+    }
+    command.current_dir(folder);
+    command
+}
+
+/// Gives a folder to the user that [`server_command`] works as.
+///
+/// # Errors
+/// When that is not allowed.
+pub fn give_away(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Some((user, group)) = other_user() {
+        std::os::unix::fs::chown(folder, Some(user), Some(group))?;
+    }
+    Ok(())
+}
+
+/// The folder of the server's programs, where it is installed.
+#[must_use]
+pub fn binaries() -> Option<PathBuf> {
+    find()
 }
 
 fn find() -> Option<PathBuf> {

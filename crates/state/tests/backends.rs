@@ -87,11 +87,12 @@ async fn a_copy_to_another_backend_is_complete() {
     let to = SqliteStore::open(folder.path().join("to.db"), sqlite::Options::default()).unwrap();
     let report = copy(&from, &to).await.unwrap();
     assert_eq!((report.units, report.journals, report.tables["meta"].count, report.tables["journal"].count), (2, 140, 300, 300));
-    assert_eq!(to.fence(&Unit::Global).await.unwrap().unwrap().epoch, 7);
+    let fence_now = to.fence(&Unit::Global).await.unwrap().unwrap();
+    assert_eq!((fence_now.epoch, &*fence_now.owner), (8, "here"));
     assert!(matches!(copy(&from, &to).await, Err(TxError::Invalid { .. })));
     // The proof notices a changed value.
     let mut changed = report.clone();
-    to.commit(&Fence { epoch: 7, ..fence() }, Batch::new(Unit::Global).put_json(Table::Meta, "ä 7", &8).unwrap()).await.unwrap();
+    to.commit(&fence_now, Batch::new(Unit::Global).put_json(Table::Meta, "ä 7", &8).unwrap()).await.unwrap();
     changed.tables = clawstead_state::sum(&to).await.unwrap().tables;
     assert_ne!(changed, report);
 }

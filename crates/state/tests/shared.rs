@@ -7,8 +7,8 @@ use std::sync::{
 };
 
 use clawstead_state::{
-    Batch, MemoryStore, Op, PostgresStore, Scan, Shared, Store, Table, TxError, claim_next, conformance, get_json, postgres::Options, shared::FARM_OWNER,
-    testing::Postgres,
+    Batch, MemoryStore, Op, PostgresStore, Scan, Shared, Store, Table, TxError, claim_next, conformance, copy_units, get_json, postgres::Options,
+    shared::FARM_OWNER, testing::Postgres,
 };
 use clawstead_terms::{AgentId, Fence, Unit};
 use futures_util::future::join_all;
@@ -252,4 +252,61 @@ impl Store for Dying {
     async fn close(&self) {
         self.inner.close().await;
     }
+}
+
+/// A gateway's state moves from a file into a store that others use already, and back; agents move alone too.
+#[tokio::test]
+async fn state_moves_into_a_shared_store_and_back() {
+    let (jerry, bobby) = (Unit::Agent(AgentId::normalise("jerry")), Unit::Agent(AgentId::normalise("bobby")));
+    let file = MemoryStore::new();
+    let fence = claim_next(&file, &Unit::Global, "gateway", 1).await.unwrap();
+    let mine = put(Table::Meta, "boot", "a").op(Op::Put(Table::Devices, "device/1".into(), "1".into())).op(Op::Put(Table::Inbox, "letter".into(), "1".into()));
+    file.commit(&fence, mine).await.unwrap();
+    file.commit(&fence, put(Table::Meta, "prefs", "mine").append("log", 1, &1).unwrap()).await.unwrap();
+    for unit in [&jerry, &bobby] {
+        let fence = claim_next(&file, unit, "gateway", 1).await.unwrap();
+        for at in 1..=130_u64 {
+            let batch = Batch::new(unit.clone()).append(format!("session {}", at % 2), at.div_ceil(2), &at).unwrap();
+            file.commit(&fence, batch.put_json(Table::Sessions, format!("{at}"), &at).unwrap()).await.unwrap();
+        }
+    }
+    // Another gateway lives there: with a device of the same id, and preferences.
+    let farm = MemoryStore::new();
+    let b = over(farm.sibling(), "b-gateway");
+    let fence_b = claim_next(&b, &Unit::Global, "b-gateway", 1).await.unwrap();
+    b.commit(&fence_b, put(Table::Devices, "device/1", "of b").op(Op::Put(Table::Devices, "device/2".into(), "2".into()))).await.unwrap();
+    b.commit(&fence_b, put(Table::Meta, "prefs", "of b")).await.unwrap();
+
+    // Jerry alone first; its connection is lost once on the way, and the copy goes on.
+    let disk = farm.sibling();
+    let a = over(Dying::new(disk, 2), "a-gateway");
+    let cut = copy_units(&file, &a, std::slice::from_ref(&jerry), &mut |_| {}).await;
+    assert!(matches!(cut, Err(TxError::Away { .. })), "{cut:?}");
+    let a = over(farm.sibling(), "a-gateway");
+    let mut seen = Vec::new();
+    let report = copy_units(&file, &a, std::slice::from_ref(&jerry), &mut |progress| seen.push(progress.written)).await.unwrap();
+    assert_eq!((report.units, report.journals, report.tables["journal"].count, report.tables["sessions"].count), (1, 2, 130, 130));
+    assert!(seen.len() > 2 && seen.is_sorted(), "{seen:?}");
+    let again = copy_units(&file, &a, std::slice::from_ref(&jerry), &mut |_| {}).await;
+    assert!(matches!(&again, Err(TxError::Invalid { why, .. }) if why.contains("agent.jerry")), "{again:?}");
+
+    // Then the rest: what is common and there already stays, and is told.
+    let report = copy_units(&file, &a, &[Unit::Global, bobby.clone()], &mut |_| {}).await.unwrap();
+    assert_eq!(report.kept, ["devices device/1", "meta prefs"]);
+    assert_eq!((value(&b, Table::Meta, "prefs").await.as_deref(), value(&b, Table::Meta, "boot").await), (Some("of b"), None));
+    assert_eq!(value(&a, Table::Meta, "boot").await.as_deref(), Some("a"));
+    assert_eq!(keys(&b, Table::Devices, &Scan::prefix("device/")).await, ["device/1", "device/2"]);
+    let refused = copy_units(&file, &a, &[Unit::Global], &mut |_| {}).await;
+    assert!(matches!(&refused, Err(TxError::Invalid { why, .. }) if why.contains("own part")), "{refused:?}");
+    // It works there.
+    let fence_a = claim_next(&a, &Unit::Global, "a-gateway", 2).await.unwrap();
+    a.commit(&fence_a, put(Table::Devices, "device/3", "a")).await.unwrap();
+
+    // And back into a file.
+    let back = MemoryStore::new();
+    copy_units(&a, &back, &[Unit::Global, jerry.clone(), bobby], &mut |_| {}).await.unwrap();
+    assert_eq!(keys(&back, Table::Devices, &Scan::prefix("device/")).await, ["device/1", "device/2", "device/3"]);
+    assert_eq!(keys(&back, Table::Meta, &Scan::prefix("")).await, ["boot", "prefs"]);
+    assert_eq!(back.journal_end(&jerry, "session 1").await.unwrap(), 65);
+    assert_eq!(keys(&back, Table::Inbox, &Scan::prefix("")).await, ["letter"]);
 }

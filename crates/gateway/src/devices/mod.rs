@@ -1,11 +1,12 @@
 //! Paired devices, their tokens, and requests that wait for an approval. Kept in `Table::Devices` of the global
 //! unit, with an index in memory: a connect reads no disk, and writes only when something changed.
 
+mod common;
 mod pairing;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -13,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
-use clawstead_state::{Batch, Scan, Store, Table, TxError, scan_json};
+use clawstead_state::{Batch, Store, Table, TxError};
 use clawstead_terms::{Fence, Unit};
 use clawstead_wire::event::PairRequest;
 use clawstead_world::World;
 
+use common::changing;
+pub use common::Gone;
 pub use pairing::{Claim, Decision, Grant, Need, Verdict, store_error};
 
 /// Pending requests at most; a new one above that replaces the oldest.
@@ -164,6 +167,8 @@ struct Index {
     paired: BTreeMap<String, PairedDevice>,
     pending: BTreeMap<String, PairRequest>,
     seen_written: BTreeMap<String, i64>,
+    /// The version of the row that counts changes, where several gateways make them.
+    changes: Option<u64>,
 }
 
 /// The register of devices.
@@ -171,9 +176,11 @@ pub struct Devices {
     store: Arc<dyn Store>,
     fence: Fence,
     world: World,
-    index: Mutex<Index>,
+    index: Arc<Mutex<Index>>,
     /// One change at a time, so that the index follows the store.
-    changes: tokio::sync::Mutex<()>,
+    changes: Arc<tokio::sync::Mutex<()>>,
+    /// Who ends connections.
+    gone: Arc<OnceLock<Gone>>,
 }
 
 impl Devices {
@@ -182,14 +189,10 @@ impl Devices {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(store: Arc<dyn Store>, fence: Fence, world: World) -> Result<Self, TxError> {
-        let paired = scan_json::<PairedDevice>(&*store, &Unit::Global, Table::Devices, &Scan::prefix("device/")).await?;
-        let pending = scan_json::<PairRequest>(&*store, &Unit::Global, Table::Devices, &Scan::prefix("pending/")).await?;
-        let index = Index {
-            paired: paired.into_iter().map(|row| (row.value.device_id.clone(), row.value)).collect(),
-            pending: pending.into_iter().map(|row| (row.value.request_id.clone(), row.value)).collect(),
-            seen_written: BTreeMap::new(),
-        };
-        Ok(Self { store, fence, world, index: Mutex::new(index), changes: tokio::sync::Mutex::new(()) })
+        let index = Arc::new(Mutex::new(common::read(&*store).await?));
+        let devices = Self { store, fence, index, changes: Arc::default(), gone: Arc::default(), world: world.clone() };
+        devices.follow(&world);
+        Ok(devices)
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -254,7 +257,7 @@ impl Devices {
         if let Some(request_id) = drop_pending {
             batch = batch.delete(Table::Devices, format!("pending/{request_id}"));
         }
-        self.store.commit(&self.fence, batch).await?;
+        self.commit(batch).await?;
         let mut index = self.lock();
         if let Some(request_id) = drop_pending {
             index.pending.remove(request_id);
@@ -277,10 +280,11 @@ impl Devices {
         drop(index);
         let (devices, id) = (Arc::clone(self), device_id.to_owned());
         self.world.tasks.spawn(clawstead_world::TaskKind::logged("device last seen"), async move {
-            let _one = devices.changes.lock().await;
-            let Some(device) = devices.find(&id) else { return Ok(()) };
-            let batch = Batch::new(Unit::Global).put_json(Table::Devices, format!("device/{id}"), &device)?;
-            devices.store.commit(&devices.fence, batch).await
+            changing!(&devices, {
+                let Some(mut device) = devices.find(&id) else { return Ok(()) };
+                device.last_seen_at_ms = device.last_seen_at_ms.max(now);
+                devices.write_device(device, None).await
+            })
         });
     }
 
@@ -289,11 +293,12 @@ impl Devices {
     /// # Errors
     /// When the store cannot be written.
     pub async fn rename(&self, device_id: &str, label: &str) -> Result<bool, TxError> {
-        let _one = self.changes.lock().await;
-        let Some(mut device) = self.find(device_id) else { return Ok(false) };
-        device.display_name = Some(label.to_owned());
-        self.write_device(device, None).await?;
-        Ok(true)
+        changing!(self, {
+            let Some(mut device) = self.find(device_id) else { return Ok(false) };
+            device.display_name = Some(label.to_owned());
+            self.write_device(device, None).await?;
+            Ok(true)
+        })
     }
 
     /// Forgets a device with its tokens and requests. Answers false when it is not paired.
@@ -301,20 +306,21 @@ impl Devices {
     /// # Errors
     /// When the store cannot be written.
     pub async fn remove(&self, device_id: &str) -> Result<bool, TxError> {
-        let _one = self.changes.lock().await;
-        if self.find(device_id).is_none() {
-            return Ok(false);
-        }
-        let requests: Vec<String> = self.lock().pending.values().filter(|r| r.device_id == device_id).map(|r| r.request_id.clone()).collect();
-        let mut batch = Batch::new(Unit::Global).delete(Table::Devices, format!("device/{device_id}"));
-        for request in &requests {
-            batch = batch.delete(Table::Devices, format!("pending/{request}"));
-        }
-        self.store.commit(&self.fence, batch).await?;
-        let mut index = self.lock();
-        index.paired.remove(device_id);
-        index.pending.retain(|id, _| !requests.contains(id));
-        Ok(true)
+        changing!(self, {
+            if self.find(device_id).is_none() {
+                return Ok(false);
+            }
+            let requests: Vec<String> = self.lock().pending.values().filter(|r| r.device_id == device_id).map(|r| r.request_id.clone()).collect();
+            let mut batch = Batch::new(Unit::Global).delete(Table::Devices, format!("device/{device_id}"));
+            for request in &requests {
+                batch = batch.delete(Table::Devices, format!("pending/{request}"));
+            }
+            self.commit(batch).await?;
+            let mut index = self.lock();
+            index.paired.remove(device_id);
+            index.pending.retain(|id, _| !requests.contains(id));
+            Ok(true)
+        })
     }
 
     /// Makes a new token for a role, with `scopes` or those of the old one.
@@ -322,24 +328,25 @@ impl Devices {
     /// # Errors
     /// When the store cannot be written.
     pub async fn rotate(&self, device_id: &str, role: &str, scopes: Option<Vec<String>>) -> Result<Option<IssuedToken>, TxError> {
-        let _one = self.changes.lock().await;
-        let Some(mut device) = self.find(device_id) else { return Ok(None) };
-        if !device.roles.iter().any(|r| r == role) {
-            return Ok(None);
-        }
-        let (now, old) = (self.now(), device.tokens.get(role).cloned());
-        let token = DeviceToken {
-            token: self.new_token(),
-            role: role.to_owned(),
-            scopes: scopes.or_else(|| old.as_ref().map(|t| t.scopes.clone())).unwrap_or_else(|| device.scopes.clone()),
-            created_at_ms: old.map_or(now, |t| t.created_at_ms),
-            rotated_at_ms: Some(now),
-            revoked_at_ms: None,
-        };
-        let issued = IssuedToken { token: token.token.clone(), issued_at_ms: now, scopes: token.scopes.clone() };
-        device.tokens.insert(role.to_owned(), token);
-        self.write_device(device, None).await?;
-        Ok(Some(issued))
+        changing!(self, {
+            let Some(mut device) = self.find(device_id) else { return Ok(None) };
+            if !device.roles.iter().any(|r| r == role) {
+                return Ok(None);
+            }
+            let (now, old) = (self.now(), device.tokens.get(role).cloned());
+            let token = DeviceToken {
+                token: self.new_token(),
+                role: role.to_owned(),
+                scopes: scopes.clone().or_else(|| old.as_ref().map(|t| t.scopes.clone())).unwrap_or_else(|| device.scopes.clone()),
+                created_at_ms: old.map_or(now, |t| t.created_at_ms),
+                rotated_at_ms: Some(now),
+                revoked_at_ms: None,
+            };
+            let issued = IssuedToken { token: token.token.clone(), issued_at_ms: now, scopes: token.scopes.clone() };
+            device.tokens.insert(role.to_owned(), token);
+            self.write_device(device, None).await?;
+            Ok(Some(issued))
+        })
     }
 
     /// Revokes the token of a role. Answers when, or nothing where there is no such token.
@@ -347,12 +354,13 @@ impl Devices {
     /// # Errors
     /// When the store cannot be written.
     pub async fn revoke(&self, device_id: &str, role: &str) -> Result<Option<i64>, TxError> {
-        let _one = self.changes.lock().await;
-        let Some(mut device) = self.find(device_id) else { return Ok(None) };
-        let now = self.now();
-        let Some(token) = device.tokens.get_mut(role) else { return Ok(None) };
-        token.revoked_at_ms = Some(now);
-        self.write_device(device, None).await?;
-        Ok(Some(now))
+        changing!(self, {
+            let Some(mut device) = self.find(device_id) else { return Ok(None) };
+            let now = self.now();
+            let Some(token) = device.tokens.get_mut(role) else { return Ok(None) };
+            token.revoked_at_ms = Some(now);
+            self.write_device(device, None).await?;
+            Ok(Some(now))
+        })
     }
 }

@@ -11,7 +11,7 @@ use clawstead_wire::{
     scope::covers,
 };
 
-use super::{DeviceToken, Devices, IssuedToken, PENDING_MAX, PENDING_MS, PairedDevice};
+use super::{DeviceToken, Devices, IssuedToken, PENDING_MAX, PENDING_MS, PairedDevice, common::changing};
 
 /// A device that proved its key and asks to come in.
 #[derive(Clone, Debug)]
@@ -145,23 +145,24 @@ impl Devices {
         if let Some(admitted) = self.admit_known(claim) {
             return Ok(admitted);
         }
-        let _one = self.changes.lock().await;
-        let device = self.find(claim.device_id);
-        let Some(need) = need(device.as_ref(), claim) else {
-            // Approved while we waited.
-            return Ok(self.admit_known(claim).unwrap_or_else(|| Verdict::Refused { refusal: internal(), requested: None }));
-        };
-        if grant == Grant::Silent && need != Need::Metadata {
-            let now = self.now();
-            let (approved, token) = self.approved(device, &self.request(claim, need), "silent", now);
-            self.write_device(approved, None).await?;
-            let resolved =
-                PairResolved { request_id: self.world.rng.uuid(), device_id: claim.device_id.to_owned(), decision: PairDecision::Approved, ts: self.now() };
-            return Ok(Verdict::Admitted { token, resolved: Some(resolved) });
-        }
-        let (request, is_new) = self.pend(self.request(claim, need)).await?;
-        let refusal = refusal(need, &request, device.as_ref());
-        Ok(Verdict::Refused { refusal, requested: is_new.then_some(request) })
+        changing!(self, {
+            let device = self.find(claim.device_id);
+            let Some(need) = need(device.as_ref(), claim) else {
+                // Approved while we waited.
+                return Ok(self.admit_known(claim).unwrap_or_else(|| Verdict::Refused { refusal: internal(), requested: None }));
+            };
+            if grant == Grant::Silent && need != Need::Metadata {
+                let now = self.now();
+                let (approved, token) = self.approved(device, &self.request(claim, need), "silent", now);
+                self.write_device(approved, None).await?;
+                let resolved =
+                    PairResolved { request_id: self.world.rng.uuid(), device_id: claim.device_id.to_owned(), decision: PairDecision::Approved, ts: self.now() };
+                return Ok(Verdict::Admitted { token, resolved: Some(resolved) });
+            }
+            let (request, is_new) = self.pend(self.request(claim, need)).await?;
+            let refusal = refusal(need, &request, device.as_ref());
+            Ok(Verdict::Refused { refusal, requested: is_new.then_some(request) })
+        })
     }
 
     fn admit_known(&self, claim: &Claim<'_>) -> Option<Verdict> {
@@ -198,28 +199,35 @@ impl Devices {
     /// # Errors
     /// When the device is not paired, or the store cannot be written.
     pub async fn ask_for_scopes(&self, device_id: &str, scopes: &[String]) -> Result<(Option<PairRequest>, bool), ErrorShape> {
-        let _one = self.changes.lock().await;
-        let device = self.find(device_id).ok_or_else(|| ErrorShape::invalid("unknown deviceId"))?;
-        if covers(&device.scopes, scopes) {
-            return Ok((None, false));
-        }
-        let fresh = PairRequest {
-            request_id: self.world.rng.uuid(),
-            device_id: device.device_id,
-            public_key: device.public_key,
-            platform: device.platform,
-            device_family: device.device_family,
-            client_id: device.client_id,
-            client_mode: device.client_mode,
-            role: "operator".into(),
-            roles: vec!["operator".into()],
-            scopes: scopes.to_vec(),
-            remote_ip: None,
-            silent: false,
-            is_repair: Some(true),
-            ts: self.now(),
-        };
-        self.pend(fresh).await.map(|(request, is_new)| (Some(request), is_new)).map_err(|err| store_error(&err))
+        let asked = self.ask_again(device_id, scopes).await.map_err(|err| store_error(&err))?;
+        asked.ok_or_else(|| ErrorShape::invalid("unknown deviceId"))
+    }
+
+    /// As [`Self::ask_for_scopes`]; none for a device that is not paired.
+    async fn ask_again(&self, device_id: &str, scopes: &[String]) -> Result<Option<(Option<PairRequest>, bool)>, TxError> {
+        changing!(self, {
+            let Some(device) = self.find(device_id) else { return Ok(None) };
+            if covers(&device.scopes, scopes) {
+                return Ok(Some((None, false)));
+            }
+            let fresh = PairRequest {
+                request_id: self.world.rng.uuid(),
+                device_id: device.device_id,
+                public_key: device.public_key,
+                platform: device.platform,
+                device_family: device.device_family,
+                client_id: device.client_id,
+                client_mode: device.client_mode,
+                role: "operator".into(),
+                roles: vec!["operator".into()],
+                scopes: scopes.to_vec(),
+                remote_ip: None,
+                silent: false,
+                is_repair: Some(true),
+                ts: self.now(),
+            };
+            self.pend(fresh).await.map(|(request, is_new)| Some((Some(request), is_new)))
+        })
     }
 
     /// Stores a request, or finds the same one that waits already.
@@ -245,7 +253,7 @@ impl Devices {
         for request in &gone {
             batch = batch.delete(Table::Devices, format!("pending/{request}"));
         }
-        self.store.commit(&self.fence, batch).await?;
+        self.commit(batch).await?;
         let mut index = self.lock();
         index.pending.retain(|id, _| !gone.contains(id));
         index.pending.insert(fresh.request_id.clone(), fresh.clone());
@@ -308,24 +316,37 @@ impl Devices {
     /// # Errors
     /// When there is no such request, the approver may not, or the store cannot be written.
     pub async fn decide(&self, request_id: &str, decision: Decision, approver: &[String]) -> Result<(PairRequest, Option<PairedDevice>), ErrorShape> {
-        let _one = self.changes.lock().await;
-        let request = self.pending().into_iter().find(|request| request.request_id == request_id).ok_or_else(|| ErrorShape::invalid("unknown requestId"))?;
-        match decision {
-            Decision::Approve => {
-                if let Some(scope) = request.scopes.iter().find(|scope| !covers(approver, &[scope.as_str()])) {
-                    return Err(ErrorShape::missing_scope(scope));
+        let decided = self.decide_now(request_id, decision, approver).await;
+        decided.map_err(|err| store_error(&err))?
+    }
+
+    /// As [`Self::decide`]; the inner error says why it may not be decided so.
+    async fn decide_now(
+        &self,
+        request_id: &str,
+        decision: Decision,
+        approver: &[String],
+    ) -> Result<Result<(PairRequest, Option<PairedDevice>), ErrorShape>, TxError> {
+        changing!(self, {
+            let Some(request) = self.pending().into_iter().find(|request| request.request_id == request_id) else {
+                return Ok(Err(ErrorShape::invalid("unknown requestId")));
+            };
+            match decision {
+                Decision::Approve => {
+                    if let Some(scope) = request.scopes.iter().find(|scope| !covers(approver, &[scope.as_str()])) {
+                        return Ok(Err(ErrorShape::missing_scope(scope)));
+                    }
+                    let (device, _) = self.approved(self.find(&request.device_id), &request, "owner", self.now());
+                    self.write_device(device.clone(), Some(request_id)).await?;
+                    Ok(Ok((request, Some(device))))
                 }
-                let (device, _) = self.approved(self.find(&request.device_id), &request, "owner", self.now());
-                self.write_device(device.clone(), Some(request_id)).await.map_err(|err| store_error(&err))?;
-                Ok((request, Some(device)))
+                Decision::Reject => {
+                    self.commit(Batch::new(Unit::Global).delete(Table::Devices, format!("pending/{request_id}"))).await?;
+                    self.lock().pending.remove(request_id);
+                    Ok(Ok((request, None)))
+                }
             }
-            Decision::Reject => {
-                let batch = Batch::new(Unit::Global).delete(Table::Devices, format!("pending/{request_id}"));
-                self.store.commit(&self.fence, batch).await.map_err(|err| store_error(&err))?;
-                self.lock().pending.remove(request_id);
-                Ok((request, None))
-            }
-        }
+        })
     }
 }
 

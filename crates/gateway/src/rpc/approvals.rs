@@ -39,7 +39,7 @@ impl ApprovalsApi<Cx> for ApprovalsRpc {
         if params.base_hash.is_some_and(|base| base != held) {
             return Err(ErrorShape::invalid("exec approvals changed since last load; re-run exec.approvals.get and retry"));
         }
-        self.approvals.change(|file| *file = new).await.map_err(ErrorShape::from)?;
+        self.approvals.change(|file| file.clone_from(&new)).await.map_err(ErrorShape::from)?;
         self.shown().await
     }
 

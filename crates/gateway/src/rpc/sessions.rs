@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use clawstead_agent::{HistoryPage, SessionPatch, SessionRow};
-use clawstead_state::Table;
-use clawstead_terms::{AgentId, Millis, RunId, SessionKey, TurnOptions, Unit};
+use clawstead_state::{Table, TxError, change_json};
+use clawstead_terms::{AgentId, Failure, Millis, RunId, SessionKey, TurnOptions, Unit};
 use clawstead_wire::{
     error::ErrorShape,
     methods::{
@@ -26,7 +26,7 @@ use super::{
     Cx,
     chat::{ChatRpc, Wishes},
 };
-use crate::{fanout::messages_json, keeper::Keeper, shown};
+use crate::{fanout::messages_json, keeper::{Keeper, sort}, shown};
 
 /// Sessions of a list when the caller names no number.
 const PAGE_DEFAULT: usize = 100;
@@ -39,7 +39,7 @@ const COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// How long it waits at most.
 const COMMIT_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// The row of the groups.
-const GROUPS_KEY: &str = "session-groups";
+pub(crate) const GROUPS_KEY: &str = "session-groups";
 
 /// The handlers of this area.
 pub struct SessionsRpc {
@@ -175,9 +175,32 @@ impl SessionsRpc {
         Ok(self.keeper.get(&Unit::Global, Table::Meta, GROUPS_KEY).await.map_err(ErrorShape::from)?.unwrap_or_default())
     }
 
-    async fn keep_groups(&self, names: &[String]) -> Result<Value, ErrorShape> {
-        self.keeper.put(&Unit::Global, Table::Meta, GROUPS_KEY, names).await.map_err(ErrorShape::from)?;
-        Ok(groups_shown(names))
+    /// Changes the groups; `change` is called again when somebody else was faster.
+    async fn change_groups(&self, mut change: impl FnMut(&mut Vec<String>) -> Result<(), ErrorShape> + Send) -> Result<Value, ErrorShape> {
+        let fence = self.keeper.claims.get(&Unit::Global).ok_or_else(|| ErrorShape::from(Failure::internal("the global unit is not held")))?;
+        let changed = change_json(&*self.keeper.store, &fence, &Unit::Global, Table::Meta, GROUPS_KEY, |names: &mut Vec<String>| {
+            change(names).map_err(NotChanged::Said)?;
+            Ok(names.clone())
+        });
+        match changed.await {
+            Ok(names) => Ok(groups_shown(&names)),
+            Err(NotChanged::Said(said)) => Err(said),
+            Err(NotChanged::Store(err)) => Err(ErrorShape::from(sort(err))),
+        }
+    }
+}
+
+/// Why groups were not changed.
+enum NotChanged {
+    /// The change makes no sense.
+    Said(ErrorShape),
+    /// The store says no.
+    Store(TxError),
+}
+
+impl From<TxError> for NotChanged {
+    fn from(err: TxError) -> Self {
+        Self::Store(err)
     }
 }
 
@@ -611,20 +634,30 @@ impl SessionsApi<Cx> for SessionsRpc {
     }
 
     async fn groups_put(&self, _: &Cx, params: GroupsPutParams) -> Result<Value, ErrorShape> {
-        self.keep_groups(&params.names).await
+        self.change_groups(|names| {
+            names.clone_from(&params.names);
+            Ok(())
+        })
+        .await
     }
 
     async fn groups_rename(&self, _: &Cx, params: GroupsRenameParams) -> Result<Value, ErrorShape> {
-        let mut names = self.groups().await?;
-        let Some(name) = names.iter_mut().find(|name| **name == params.name) else { return Err(ErrorShape::invalid(format!("no group \"{}\"", params.name))) };
-        params.to.clone_into(name);
-        self.keep_groups(&names).await
+        self.change_groups(|names| {
+            let Some(name) = names.iter_mut().find(|name| **name == params.name) else {
+                return Err(ErrorShape::invalid(format!("no group \"{}\"", params.name)));
+            };
+            params.to.clone_into(name);
+            Ok(())
+        })
+        .await
     }
 
     async fn groups_delete(&self, _: &Cx, params: GroupsDeleteParams) -> Result<Value, ErrorShape> {
-        let mut names = self.groups().await?;
-        names.retain(|name| *name != params.name);
-        self.keep_groups(&names).await
+        self.change_groups(|names| {
+            names.retain(|name| *name != params.name);
+            Ok(())
+        })
+        .await
     }
 
     async fn catalog_list(&self, _: &Cx, _: CatalogParams) -> Result<Value, ErrorShape> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use clawstead_state::{Store, Table, get_json, put_json};
+use clawstead_state::{Store, Table, TxError, change_json, get_json};
 use clawstead_terms::{Fence, Unit};
 use clawstead_wire::{
     ErrorShape,
@@ -22,11 +22,27 @@ use clawstead_wire::{
 use crate::devices::store_error;
 
 /// The row in `Table::Meta` that keeps the owner's preferences.
-const PREFS_KEY: &str = "prefs/owner";
+pub(crate) const PREFS_KEY: &str = "prefs/owner";
 /// Preferences kept at most.
 const PREFS_MAX: usize = 256;
 /// Largest preference, bytes of JSON.
 const PREF_BYTES_MAX: usize = 16 * 1024;
+
+/// Why preferences were not changed.
+enum NotSet {
+    /// Somebody else changed them.
+    Conflict,
+    /// Too many, or too large.
+    Full,
+    /// The store says no.
+    Store(TxError),
+}
+
+impl From<TxError> for NotSet {
+    fn from(err: TxError) -> Self {
+        Self::Store(err)
+    }
+}
 
 /// A project of an agent, for `projects.list`.
 pub trait Workspaces: Send + Sync {
@@ -135,24 +151,28 @@ impl<C: Send + Sync + 'static> SurfacesApi<C> for SurfacesRpc {
 
     async fn users_prefs_set(&self, _: &C, params: PrefsSetParams) -> Result<Value, ErrorShape> {
         let _one = self.prefs.lock().await;
-        let mut entries = self.read_prefs().await?;
-        if params.expected_entries.is_some_and(|expected| expected.0.iter().any(|(name, value)| entries.get(name).unwrap_or(&Value::Null) != value)) {
-            return Ok(json!({ "status": "conflict" }));
-        }
-        for (name, value) in params.entries.0 {
-            if value.is_null() {
-                entries.shift_remove(&name);
-            } else if value.to_string().len() > PREF_BYTES_MAX {
-                return Err(prefs_full());
-            } else {
-                entries.insert(name, value);
+        let changed = change_json(&*self.store, &self.fence, &Unit::Global, Table::Meta, PREFS_KEY, |entries: &mut Map<String, Value>| {
+            let expected = params.expected_entries.as_ref();
+            if expected.is_some_and(|expected| expected.0.iter().any(|(name, value)| entries.get(name).unwrap_or(&Value::Null) != value)) {
+                return Err(NotSet::Conflict);
             }
+            for (name, value) in &params.entries.0 {
+                if value.is_null() {
+                    entries.shift_remove(name);
+                } else if value.to_string().len() > PREF_BYTES_MAX {
+                    return Err(NotSet::Full);
+                } else {
+                    entries.insert(name.clone(), value.clone());
+                }
+            }
+            if entries.len() > PREFS_MAX { Err(NotSet::Full) } else { Ok(()) }
+        });
+        match changed.await {
+            Ok(()) => Ok(json!({ "status": "ok" })),
+            Err(NotSet::Conflict) => Ok(json!({ "status": "conflict" })),
+            Err(NotSet::Full) => Err(prefs_full()),
+            Err(NotSet::Store(err)) => Err(store_error(&err)),
         }
-        if entries.len() > PREFS_MAX {
-            return Err(prefs_full());
-        }
-        put_json(&*self.store, &self.fence, &Unit::Global, Table::Meta, PREFS_KEY, &entries).await.map_err(|err| store_error(&err))?;
-        Ok(json!({ "status": "ok" }))
     }
 
     async fn users_self(&self, _: &C, _: Nothing) -> Result<Value, ErrorShape> {

@@ -22,6 +22,8 @@ use crate::{Batch, Op, Row, Scan, Store, StoreCounters, Table, TxError, rules};
 
 /// Who holds the global unit of a store that a farm shares. No gateway has a space in its name.
 pub const FARM_OWNER: &str = "the farm";
+/// The row of `Devices` that counts changes of the register: who keeps devices in memory looks at it.
+pub const CHANGES_ROW: &str = "changes";
 /// The rows of `Meta` that hold the gateways' seals start so. Seen by nobody above this store.
 const SEALS: &str = "seal/";
 /// The row of `Meta` that names the gateway whose rows were there before the farm was.

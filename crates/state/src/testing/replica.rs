@@ -56,27 +56,9 @@ impl Postgres {
     /// When they cannot be signalled.
     pub fn kill(&mut self) -> io::Result<()> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
-        let pid = server.id();
-        let mut all = vec![pid.to_string()];
-        let mut children = String::new();
-        fs::File::open(format!("/proc/{pid}/task/{pid}/children"))?.read_to_string(&mut children)?;
-        all.extend(children.split_whitespace().map(str::to_owned));
-        let killed = Command::new("kill").arg("-9").args(&all).stdin(Stdio::null()).output()?;
+        let killed = kill_tree(server.id());
         server.wait()?;
-        // A child may have ended by itself meanwhile; the server itself was there.
-        if !killed.status.success() && all.len() == 1 {
-            succeeded("kill", killed.status, &killed.stderr)?;
-        }
-        // A server that starts while one of them is still there would find its memory in use.
-        let alive = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        let end = Instant::now() + START_LIMIT;
-        while all.iter().any(alive) {
-            if Instant::now() > end {
-                return Err(io::Error::other("a killed server does not end"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        killed
     }
 
     /// A setting for the next start, `name=value`.
@@ -112,4 +94,30 @@ impl Postgres {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Ends a process and its children with SIGKILL, and waits until they are gone. The process itself must be there.
+///
+/// # Errors
+/// When they cannot be signalled, or stay.
+pub fn kill_tree(pid: u32) -> io::Result<()> {
+    let mut all = vec![pid.to_string()];
+    let mut children = String::new();
+    fs::File::open(format!("/proc/{pid}/task/{pid}/children"))?.read_to_string(&mut children)?;
+    all.extend(children.split_whitespace().map(str::to_owned));
+    let killed = Command::new("kill").arg("-9").args(&all).stdin(Stdio::null()).output()?;
+    // A child may have ended by itself meanwhile; the process itself was there.
+    if !killed.status.success() && all.len() == 1 {
+        succeeded("kill", killed.status, &killed.stderr)?;
+    }
+    // A server that starts while one of them is still there would find its memory in use.
+    let alive = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let end = Instant::now() + START_LIMIT;
+    while all.iter().any(alive) {
+        if Instant::now() > end {
+            return Err(io::Error::other("a killed process does not end"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
