@@ -317,6 +317,13 @@ impl Prepared {
         &self.gateway
     }
 
+    /// Takes new keys of ours from this folder while it runs; [`prepare`] does that by itself.
+    #[must_use]
+    pub fn with_keys(mut self, folder: KeyFolder) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
     /// Whether units move.
     #[must_use]
     pub fn moves(&self) -> bool {
@@ -759,7 +766,7 @@ impl Farm {
             "letters": {"queued": queued, "inFlight": in_flight, "delivered": delivered, "dead": dead},
             "heartbeats": {"sent": beats, "missed": missed},
             "events": counts,
-            "refused": self.refused_lately(),
+            "refusedLately": self.refused_lately(),
             "refusals": troubles::refused(&counts),
             "problems": self.membership.problems(),
         });

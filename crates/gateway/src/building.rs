@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use clawstead_a2a::server::A2a;
 use clawstead_agent::{Brain, Lanes, Parts as LaneParts, RunSink, SessionChange, workspace};
 use clawstead_config::{Config, HotPart};
+use clawstead_farm::ownership::Witness;
 use clawstead_providers::Models;
 use clawstead_state::{Scan, Store, Table};
 use clawstead_terms::{AgentId, Failure, RunEvent, SessionKey, Unit};
@@ -30,6 +31,7 @@ use crate::{
     farm as farmside, hub, import,
     keeper::{self, Claims, Keeper},
     live::{Live, Reloaded},
+    observe,
     outbox::{Outbox, Outlets},
     post_office::PostOffice,
     presence::Presence,
@@ -183,8 +185,12 @@ impl rpc::surfaces::Workspaces for Folders {
     }
 }
 
-fn units(config: &Config) -> Vec<Unit> {
+/// The units that this gateway holds for as long as it runs.
+fn units(config: &Config, moves: bool) -> Vec<Unit> {
     let mut units = vec![Unit::Global];
+    if moves {
+        return units;
+    }
     units.extend(config.agents.list.iter().map(|a| Unit::Agent(a.id.clone())));
     units.extend(Accounts::units(&settings::channels(config)));
     units
@@ -200,25 +206,47 @@ impl Building {
         let config = live.config.clone();
         let now = config.load_full();
         let mut notices = Vec::new();
+        let known_as = joining.as_ref().map_or(name.as_str(), |ground| ground.prepared.gateway());
+        observe::begin(&now, &world, &process.version, &process.instance, known_as);
 
-        // What is ours.
+        // What is ours. Where units move, agents and accounts are claimed one by one, later and for ever.
+        let moves = joining.as_ref().is_some_and(|ground| ground.prepared.moves());
+        let (witness, seen) = Witness::new(store.clone());
+        let store: Arc<dyn Store> = if moves { Arc::new(witness) } else { store };
         let keeper = Keeper { store: store.clone(), claims: Arc::new(Claims::default()) };
         let incarnation = u64::try_from(world.clock.now().0).unwrap_or(0);
         // In a farm the others know us by this name.
         let name = joining.as_ref().map_or(name, |ground| ground.prepared.gateway().to_owned());
-        keeper.claim(&units(&now), &name, incarnation).await?;
+        let pinned = units(&now, moves);
         if let Some(ground) = &joining {
-            farmside::above(&keeper, ground.prepared.epochs(&units(&now)).await, &name, incarnation).await?;
+            // Before anything is written that others of this name would notice.
+            ground.prepared.alone().await.map_err(|err| Failure::invalid(err.to_string()))?;
+        }
+        keeper.claim(&pinned, &name, incarnation).await?;
+        if let Some(ground) = joining.as_ref().filter(|_| !moves) {
+            farmside::above(&keeper, ground.prepared.epochs(&pinned).await, &name, incarnation).await?;
+        }
+        // Agents of programs stay with the gateway where they registered, also where others move.
+        let guests = hub::units(&keeper, &now).await?;
+        keeper.claim(&guests, &name, incarnation).await?;
+        if let Some(ground) = &joining {
+            farmside::above(&keeper, ground.prepared.epochs(&guests).await, &name, incarnation).await?;
         }
         let global = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit was not taken"))?;
 
         // What an older OpenClaw left, once; before anything reads its rows.
-        import::run(&keeper, &now, &world).await?;
+        if !moves {
+            import::run(&keeper, &now, &world).await?;
+        }
 
         // Who listens, who is paired, who is connected.
         let fanout = Fanout::new();
         let news: Arc<dyn Broadcast> = Arc::new(News(fanout.clone()));
         let devices = Arc::new(Devices::load(store.clone(), global.clone(), world.clone()).await.map_err(keeper::sort)?);
+        devices.when_gone({
+            let fanout = fanout.clone();
+            move |device, role| fanout.close_device(device, role, "client invalidated: removed or revoked at another gateway")
+        });
         let (host, ..) = vitals::machine();
         let presence = Arc::new(Presence::new(&host, &process.version, &process.instance, world.clock.now().0));
 
@@ -236,12 +264,19 @@ impl Building {
         if now.a2a.as_ref().is_some_and(|a2a| a2a.enabled || !a2a.remotes.is_empty()) {
             further_tools.push(Arc::new(A2aSend::new(config.clone())));
         }
+        if now.a2a.as_ref().is_some_and(|a2a| a2a.enabled) {
+            further_tools.push(Arc::new(a2a::A2aTask::new(keeper.clone())));
+        }
+        let vault = hub::open_vault(&now, &world, &mut notices).await;
+        further_tools.extend(vault.iter().flat_map(hub::vault_tools));
         let tools = Arc::new(Tools::new(Arc::new(Toolbox::with(places, further_tools)), config.clone()));
 
         // The one door, the lanes behind it, the way out.
         let agents = Arc::new(Agents::of(&now));
         let suspension = Suspension::new(world.clone());
         let post = Arc::new(PostOffice::new(config.clone(), suspension.clone(), farm.clone()));
+        let programs = hub::Cell::default();
+        post.know_programs(programs.clone());
         let outlets = Arc::new(Outlets::default());
         let outbox = Outbox::start(keeper.clone(), world.clone(), outlets.clone(), now.agents.list.iter().map(|a| a.id.clone()));
         let taps = Taps::default();
@@ -283,6 +318,7 @@ impl Building {
             fanout: fanout.clone(),
             world: world.clone(),
             farm: farm.clone(),
+            programs: programs.clone(),
         };
         let chat = Arc::new(chat);
         let system = Arc::new(rpc::system::SystemRpc {
@@ -296,6 +332,7 @@ impl Building {
             suspension,
         });
         let tools_rpc = Arc::new(rpc::tools::ToolsRpc { tools: tools.clone(), desk: desk.clone(), rpc: tool_calls.clone(), world: world.clone() });
+        let device = Arc::new(identity.clone());
         let router = Router::new()
             .mount(methods::system::mount(system.as_ref().clone()))
             .mount(methods::presence::mount(rpc::presence::PresenceRpc { presence: presence.clone(), identity, world: world.clone() }))
@@ -326,7 +363,7 @@ impl Building {
                 prefs: tokio::sync::Mutex::default(),
             }));
         let router = Arc::new(router);
-        router.reach(farmside::Elsewhere::new(farm.clone(), fanout.clone(), world.clone()));
+        router.reach(farmside::Elsewhere::new(farm.clone(), fanout.clone(), lanes.clone(), config.clone(), world.clone()));
         tool_calls.open(router.clone(), lanes.clone(), post.clone());
 
         // Now the past goes on.
@@ -336,31 +373,16 @@ impl Building {
             }
         }
         cron.begin().await?;
-        if let Some(FarmGround { prepared, url, address }) = joining {
-            let ground = clawstead_farm::Ground {
-                keeper: keeper.clone(),
-                url,
-                address,
-                version: process.version.clone(),
-                incarnation,
-                agents: farmside::facts(&now),
-                handler: Arc::new(farmside::Handler { post: post.clone(), lanes: lanes.clone(), calls: tool_calls.clone(), world: world.clone() }),
-                relay: Arc::new(farmside::Desk { router: router.clone(), fanout: fanout.clone(), world: world.clone() }),
-            };
-            let joined = prepared.open(ground).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
-            let _ = farm.set(joined);
-        }
-        notices.extend(accounts.apply(&settings::channels(&now)));
-
-        // Callers of other houses.
-        let a2a_parts =
-            a2a::Parts { config: config.clone(), post: post.clone(), desk: desk.clone(), taps: taps.clone(), keeper: keeper.clone(), world: world.clone() };
-        let (a2a, of_a2a) = a2a::open(now.a2a.as_ref(), process.port, a2a_parts)?;
-        notices.extend(of_a2a);
-        for one in &now.agents.list {
-            a2a::recover(a2a.as_ref(), &one.id).await?;
-        }
-
+        let at_peers_call = Arc::new(farmside::Desk {
+            router: router.clone(),
+            fanout: fanout.clone(),
+            lanes: lanes.clone(),
+            config: config.clone(),
+            farm: farm.clone(),
+            world: world.clone(),
+            limiter: std::sync::Mutex::default(),
+            open: std::sync::OnceLock::new(),
+        });
         let joining_programs = hub::Parts {
             name: name.clone(),
             config: config.clone(),
@@ -369,16 +391,69 @@ impl Building {
             post: post.clone(),
             lanes: lanes.clone(),
             world: world.clone(),
+            incarnation,
         };
+        if let Some(host) = hub::open(joining_programs) {
+            let _ = programs.set(host);
+        }
+        let answers_a2a = a2a::Cell::default();
+        if let Some(FarmGround { prepared, url, address }) = joining {
+            let of_agents = farmside::Handler { post: post.clone(), lanes: lanes.clone(), calls: tool_calls.clone(), world: world.clone() };
+            let ground = clawstead_farm::Ground {
+                keeper: keeper.clone(),
+                url,
+                address,
+                version: process.version.clone(),
+                incarnation,
+                agents: if moves { Vec::new() } else { farmside::facts(&now) },
+                handler: Arc::new(hub::Front { inner: Arc::new(of_agents), hub: programs.clone(), farm: farm.clone() }),
+                relay: Arc::new(a2a::Front { inner: at_peers_call.clone(), a2a: answers_a2a.clone() }),
+            };
+            let joined = prepared.open(ground).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
+            observe::broadcast(&joined.events, fanout.clone(), &world);
+            hub::tell_of_ours(&joined, &now);
+            let _ = farm.set(joined);
+        }
+        notices.extend(accounts.apply(&settings::channels(&now)));
+
+        // Callers of other houses.
+        let a2a_parts = a2a::Parts {
+            config: config.clone(),
+            post: post.clone(),
+            desk: desk.clone(),
+            taps: taps.clone(),
+            keeper: keeper.clone(),
+            world: world.clone(),
+            farm: farm.clone(),
+            identity: device,
+        };
+        let (a2a, of_a2a) = a2a::open(now.a2a.as_ref(), process.port, a2a_parts)?;
+        notices.extend(of_a2a);
+        if let Some(a2a) = &a2a {
+            let _ = answers_a2a.set(a2a.clone());
+        }
+        for one in lanes.agents() {
+            a2a::recover(a2a.as_ref(), &one).await?;
+        }
+
         let hooked = config.clone();
+        let hooks = hooks::open(chat.clone(), cron.clone(), config.clone(), keeper.clone());
+        let observed = Arc::new(observe::Collector {
+            world: world.clone(),
+            lanes: lanes.clone(),
+            fanout: fanout.clone(),
+            farm: farm.clone(),
+            rows_read: tokio::sync::Mutex::default(),
+        });
         let mounts = Mounts {
-            mcp: hub::routes(joining_programs, &mut notices),
-            v1: Some(openai::routes(chat.clone(), config.clone(), taps)),
-            hooks: Some(hooks::routes(chat, cron.clone(), config.clone(), keeper.clone())),
+            mcp: programs.get().and_then(|host| hub::routes(host, vault, &mut notices)),
+            v1: Some(openai::routes(chat, config.clone(), taps)),
+            hooks: Some(hooks::routes(hooks.clone())),
             sessions: Some(history::routes(desk.clone())),
             hooks_path: Some(Arc::new(move || hooked.load().hooks.path.clone())),
             tools: Some(tools_rpc),
             a2a: a2a.as_ref().map(A2a::router),
+            metrics: Some(observe::routes(observed)),
             ..Mounts::default()
         };
         let doors = Doors::new(DoorParts {
@@ -391,6 +466,28 @@ impl Building {
             router,
             mounts,
         });
+        let _ = at_peers_call.open.set((doors.clone(), hooks));
+
+        let cell = farm.clone();
+        if let Some(farm) = farm.get().filter(|_| moves) {
+            let of_a2a = Arc::new(std::sync::OnceLock::new());
+            if let Some(a2a) = &a2a {
+                let _ = of_a2a.set(a2a.clone());
+            }
+            let landlord = farmside::Landlord {
+                keeper: keeper.clone(),
+                lanes: lanes.clone(),
+                cron: cron.clone(),
+                accounts: accounts.clone(),
+                outbox: outbox.clone(),
+                farm: farmside::Cell::clone(&cell),
+                config: config.clone(),
+                a2a: of_a2a,
+                world: world.clone(),
+                busy: std::sync::Mutex::default(),
+            };
+            farm.own(&world, Arc::new(landlord), seen, farmside::movables(&now));
+        }
 
         let building = Self { lanes, post, desk, cron, accounts, outbox, outlets, fanout, doors, keeper, minds, notices, farm };
         let janitor = Janitor {
@@ -529,7 +626,7 @@ impl Janitor {
     }
 
     async fn skills(&self, config: &Config) {
-        for one in &config.agents.list {
+        for one in config.agents.list.iter().filter(|one| self.keeper.claims.get(&Unit::Agent(one.id.clone())).is_some()) {
             let Some(settings) = self.desk.settings(&one.id) else { continue };
             let (lanes, now) = (self.lanes.clone(), self.world.clock.now());
             let Some(skills) = self.world.tasks.blocking(move || lanes.contexts().skills(&settings, now)).await else { continue };
@@ -545,7 +642,7 @@ impl Janitor {
     async fn tidy(&self) {
         let config = self.live.config.load_full();
         let before = self.world.clock.now().plus(-RUNS_KEPT_MS);
-        for one in &config.agents.list {
+        for one in config.agents.list.iter().filter(|one| self.keeper.claims.get(&Unit::Agent(one.id.clone())).is_some()) {
             let done = async {
                 self.lanes.tidy_subagents(&one.id).await?;
                 self.outbox.prune(&one.id).await?;
@@ -564,9 +661,9 @@ impl Janitor {
     async fn forget_tasks(&self) {
         let Some(a2a) = &self.a2a else { return };
         let before = self.world.clock.now().plus(-RUNS_KEPT_MS);
-        for one in &self.live.config.load_full().agents.list {
-            if let Err(err) = a2a.prune(one.id.as_str(), before).await {
-                tracing::warn!(agent = %one.id, %err, "old A2A tasks could not be forgotten, it is tried again in an hour");
+        for one in self.lanes.agents() {
+            if let Err(err) = a2a.prune(one.as_str(), before).await {
+                tracing::warn!(agent = %one, %err, "old A2A tasks could not be forgotten, it is tried again in an hour");
             }
         }
     }
@@ -615,8 +712,16 @@ impl Janitor {
 
     /// Agents and accounts that came or went.
     async fn roster(&self, old: &Config, new: &Config) -> Result<(), Failure> {
+        for came in new.agents.list.iter().filter(|agent| old.agents.get(agent.id.as_str()).is_none()) {
+            // One of a program's agents had this name: the config goes first.
+            let unit = Unit::Agent(came.id.clone());
+            if self.lanes.agents().iter().all(|agent| *agent != came.id) && self.keeper.claims.get(&unit).is_some() {
+                self.keeper.claims.give_up(&unit);
+            }
+        }
         let held: BTreeSet<Unit> = self.keeper.claims.all().into_iter().map(|(unit, _)| unit).collect();
-        let fresh: Vec<Unit> = units(new).into_iter().filter(|unit| !held.contains(unit)).collect();
+        let moves = self.farm.get().is_some_and(|farm| farm.ownership().is_some());
+        let fresh: Vec<Unit> = units(new, moves).into_iter().filter(|unit| !held.contains(unit)).collect();
         self.keeper.claim(&fresh, &self.name, self.incarnation).await?;
         for unit in &fresh {
             if let (Unit::Agent(agent), Some(fence)) = (unit, self.keeper.claims.get(unit)) {
@@ -627,7 +732,10 @@ impl Janitor {
                 }
             }
         }
-        for gone in old.agents.list.iter().filter(|a| new.agents.get(a.id.as_str()).is_none()) {
+        if let Some(ownership) = self.farm.get().and_then(|farm| farm.ownership()) {
+            ownership.set_units(farmside::movables(new));
+        }
+        for gone in old.agents.list.iter().filter(|a| !moves && new.agents.get(a.id.as_str()).is_none()) {
             if let Some(a2a) = &self.a2a {
                 a2a.release(gone.id.as_str()).await;
             }
@@ -638,11 +746,13 @@ impl Janitor {
             }
         }
         if let Some(farm) = self.farm.get() {
-            farm.membership.set_agents(farmside::facts(new)).await;
+            let here = |fact: &clawstead_farm::membership::AgentFacts| self.keeper.claims.get(&Unit::Agent(AgentId::normalise(&fact.id))).is_some();
+            farm.membership.set_agents(farmside::facts(new).into_iter().filter(here).collect()).await;
+            hub::tell_of_ours(farm, new);
             if let Some(config) = &new.farm
-                && let Err(why) = farm.set_policy(config)
+                && let Err(why) = farm.take_up(config)
             {
-                tracing::error!("farm.policy: {why}; the policy before stays in force");
+                tracing::error!("{why}; what was before stays in force");
             }
         }
         self.set_up(new).await;
