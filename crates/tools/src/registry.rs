@@ -186,7 +186,9 @@ impl Toolbox {
         };
         let class = entry.spec.class;
         let tool = entry.tool.clone();
-        let mut task = Leash(clawstead_world::spawn(async move { tool.call(cx, args).await }));
+        // A task of its own, and part of the same trace.
+        let work = clawstead_world::trace::within(clawstead_world::trace::current(), async move { tool.call(cx, args).await });
+        let mut task = Leash(clawstead_world::spawn(work));
         let ended = match limit {
             Some(limit) => match tokio::time::timeout(limit, &mut task.0).await {
                 Ok(ended) => ended,

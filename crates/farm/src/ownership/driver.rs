@@ -165,6 +165,7 @@ impl Driver {
                         && fence != acting
                     {
                         tracing::warn!(%unit, ours = acting.epoch, theirs = fence.epoch, owner = fence.owner, "another gateway holds this unit now");
+                        self.parts.world.metrics.inc(clawstead_world::M::FarmSelfFenced, &[]);
                         self.input(&unit, Input::Fenced);
                     }
                 }
@@ -406,7 +407,12 @@ impl Driver {
 
     fn see(&mut self, seen: Seen) {
         match seen {
-            Seen::Fenced(unit) => self.input(&unit, Input::Fenced),
+            Seen::Fenced(unit) => {
+                if self.units.get(&unit).is_some_and(|one| one.claim.acting().is_some()) {
+                    self.parts.world.metrics.inc(clawstead_world::M::FarmSelfFenced, &[]);
+                }
+                self.input(&unit, Input::Fenced);
+            }
             Seen::Lost => {
                 self.state_lost = true;
                 self.all(&Input::StateLost);
