@@ -131,6 +131,17 @@ pub struct Ground {
     pub relay: Arc<dyn Relay>,
 }
 
+/// Where a unit is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// We act for it.
+    Here,
+    /// Another gateway has it.
+    At(String),
+    /// Nobody, as far as we know.
+    Nobody,
+}
+
 /// The farm of one gateway. Clones are the same one.
 #[derive(Clone)]
 pub struct Farm {
@@ -604,6 +615,49 @@ impl Farm {
             row
         });
         json!({"moves": true, "shards": rows.collect::<Vec<_>>(), "drains": ownership.drains()})
+    }
+
+    /// True for a unit that moves between the gateways of this farm.
+    #[must_use]
+    pub fn is_movable(&self, unit: &Unit) -> bool {
+        self.ownership().is_some_and(|ownership| ownership.moves(unit))
+    }
+
+    /// What we keep, with our fences.
+    #[must_use]
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Where a unit is. One that moves and that nobody has just now is waited for, `limit` at most.
+    pub async fn located(&self, unit: &Unit, limit: Duration) -> Located {
+        let Some(ownership) = self.ownership().filter(|ownership| ownership.moves(unit)) else {
+            return self.elsewhere(unit).map_or(Located::Here, Located::At);
+        };
+        let (mut owned, mut seen) = (ownership.changes(), self.membership.changes());
+        let look = || {
+            if ownership.is_ours(unit) {
+                return Some(Located::Here);
+            }
+            let place = self.membership.of(unit).filter(|place| place.alive && place.gateway != self.membership.me().gateway)?;
+            Some(Located::At(place.gateway))
+        };
+        let wait = async {
+            loop {
+                if let Some(found) = look() {
+                    return found;
+                }
+                let gone = tokio::select! {
+                    biased;
+                    changed = owned.changed() => changed.is_err(),
+                    changed = seen.changed() => changed.is_err(),
+                };
+                if gone {
+                    return Located::Nobody;
+                }
+            }
+        };
+        tokio::time::timeout(limit, wait).await.unwrap_or(Located::Nobody)
     }
 
     fn owning(&self) -> Result<&Ownership, Failure> {

@@ -16,4 +16,4 @@ mod troubles;
 mod metered;
 pub mod ownership;
 
-pub use house::{Farm, Ground, OpenError, Prepared, Relay, moves, policy_of, prepare, prepare_on, root_pin};
+pub use house::{Farm, Ground, Located, OpenError, Prepared, Relay, moves, policy_of, prepare, prepare_on, root_pin};

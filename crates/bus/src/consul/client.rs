@@ -16,6 +16,10 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 const WORDS_MAX: usize = 200;
 /// Watches that failed ask again after at most this time, a random part of it.
 const JITTER_MS: u64 = 250;
+/// The longest pause while nobody answers, ms: an election takes a few seconds.
+const AWAY_PAUSE_MS: u64 = 1_000;
+/// The longest pause while our token is refused, ms: somebody has to do something about it.
+const DENIED_PAUSE_MS: u64 = 5_000;
 
 /// A client of all servers. One server is asked as long as it answers.
 pub(super) struct Client {
@@ -136,6 +140,13 @@ impl Client {
     /// A moment before a watch asks again.
     pub(super) async fn jitter(&self) {
         tokio::time::sleep(Duration::from_millis(self.rng.below(JITTER_MS + 1))).await;
+    }
+
+    /// A pause after so many failures in a row, the first being 1; doubled each time, and half of it random.
+    pub(super) async fn pause(&self, failures: u32, err: &CoordError) {
+        let longest = if matches!(err, CoordError::Denied { .. }) { DENIED_PAUSE_MS } else { AWAY_PAUSE_MS };
+        let ms = JITTER_MS.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(longest);
+        tokio::time::sleep(Duration::from_millis(ms / 2 + self.rng.below(ms / 2 + 1))).await;
     }
 
     /// Asks one server after the other until one answers, 2 s each.

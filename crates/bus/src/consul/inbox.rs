@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::sleep_until;
 
 use super::{
+    ENGINE,
     bus::{Read, Removed, Settler},
     client::{Answer, Ask, Client, in_path, mail},
     coord,
@@ -53,6 +54,7 @@ pub(super) fn open(client: Arc<Client>, settler: Arc<Settler>, prefix: String, w
         due: VecDeque::new(),
         read: VecDeque::new(),
         told_away: false,
+        failures: 0,
         folder: Some(prefix),
     };
     stream::unfold(inbox, async |mut inbox| {
@@ -73,6 +75,8 @@ struct Inbox {
     /// Letters nobody has yet.
     read: VecDeque<(Read, Bytes)>,
     told_away: bool,
+    /// Failures in a row since it was told.
+    failures: u32,
     /// The key that keeps the box from being empty, until it was written.
     folder: Option<String>,
 }
@@ -97,6 +101,14 @@ impl Gone {
     }
 }
 
+/// The same for the client, whose pauses know denials.
+fn refused(err: &BusError) -> CoordError {
+    match err {
+        BusError::Denied { engine, at, why } => CoordError::Denied { engine, at: at.clone(), why: why.clone() },
+        other => CoordError::Unavailable { engine: ENGINE, at: String::new(), why: other.to_string() },
+    }
+}
+
 impl Inbox {
     async fn next(&mut self) -> Result<Delivery, BusError> {
         loop {
@@ -107,10 +119,11 @@ impl Inbox {
             self.queue(dropped);
             let outcome = if self.due.is_empty() { self.look().await } else { self.read_some().await };
             match outcome {
-                Ok(()) => self.told_away = false,
+                Ok(()) => (self.told_away, self.failures) = (false, 0),
                 Err(err) if self.told_away => {
                     tracing::debug!(%err, "the box is still out of reach");
-                    self.client.jitter().await;
+                    self.failures = self.failures.saturating_add(1);
+                    self.client.pause(self.failures, &refused(&err)).await;
                 }
                 Err(err) => {
                     self.told_away = true;

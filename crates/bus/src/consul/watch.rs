@@ -94,6 +94,8 @@ struct Watch {
     blocking: Blocking,
     sees: Sees,
     told: VecDeque<Change>,
+    /// Failures in a row.
+    failures: u32,
 }
 
 /// Follows everything below the prefix.
@@ -102,7 +104,7 @@ pub(super) fn watch(client: Arc<Client>, prefix: &str, wait: Duration) -> BoxStr
         return stream::iter([Change::Lost(err.to_string())]).chain(stream::pending()).boxed();
     }
     let blocking = Blocking::new(client.clone(), prefix, "recurse", wait);
-    let watch = Watch { client, blocking, sees: Sees::Nothing, told: VecDeque::new() };
+    let watch = Watch { client, blocking, sees: Sees::Nothing, told: VecDeque::new(), failures: 0 };
     stream::unfold(watch, async |mut watch| {
         let change = watch.next().await;
         Some((change, watch))
@@ -121,13 +123,17 @@ impl Watch {
                 Err(fault) => Err(fault.err),
             };
             match read {
-                Ok(entries) => self.learn(entries),
+                Ok(entries) => {
+                    self.failures = 0;
+                    self.learn(entries);
+                }
                 Err(err) => {
                     if !matches!(self.sees, Sees::Lost) {
                         self.sees = Sees::Lost;
                         self.told.push_back(Change::Lost(err.to_string()));
                     } else {
-                        self.client.jitter().await;
+                        self.failures = self.failures.saturating_add(1);
+                        self.client.pause(self.failures, &err).await;
                     }
                 }
             }

@@ -26,7 +26,7 @@ use crate::{
 /// Check the installation and repair it.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor waits on nothing but the farm's coordination store, if there is one (6 s at most), works beside a running gateway and with a broken config, and never replaces a config by an older copy."
+    after_help = "Examples:\n  openclaw doctor\n  openclaw doctor --fix\n  openclaw doctor --json --severity-min warning\n\nDoctor waits on nothing but the farm's coordination store (6 s at most) and the gateway that runs here (4 s), if it is in a farm; it works beside a running gateway and with a broken config, and never replaces a config by an older copy."
 )]
 pub struct Args {
     /// Repair what can be repaired

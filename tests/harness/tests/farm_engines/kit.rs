@@ -270,6 +270,21 @@ impl Node {
         drop(self.gateway.take().unwrap().kill().await);
     }
 
+    /// Stands still, as every thread of it does when this returns.
+    pub async fn freeze(&self) {
+        let gateway = self.gateway.as_ref().unwrap();
+        gateway.freeze().unwrap();
+        let stands = || std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
+        });
+        assert!(until(PATIENCE, async || stands().then_some(())).await.is_some());
+    }
+
+    pub fn thaw(&self) {
+        self.gateway.as_ref().unwrap().thaw().unwrap();
+    }
+
     pub async fn client(&self) -> Client {
         Client::connect(self.port).await.unwrap()
     }
@@ -331,7 +346,7 @@ impl Farm {
     /// jerry asks bobby once.
     pub async fn talk(&self) {
         let asked = ask(self.jerry.port, 0).await;
-        assert!(asked.contains("echo: msg-000000"), "{asked}\n{}", self.jerry.log());
+        assert!(asked.contains("echo: ") && asked.contains("msg-000000"), "{asked}\n{}", self.jerry.log());
     }
 
     /// What `farm status` says here.
@@ -359,7 +374,7 @@ impl Farm {
         answers.sort();
         assert_eq!(answers.len() as u64, count);
         for (n, answer) in &answers {
-            assert!(answer.contains(&format!("echo: msg-{n:06}")), "{n}: {answer}\njerry:\n{}\nbobby:\n{}", self.jerry.log(), self.bobby.log());
+            assert!(answer.contains("echo: ") && answer.contains(&format!("msg-{n:06}")), "{n}: {answer}\njerry:\n{}\nbobby:\n{}", self.jerry.log(), self.bobby.log());
         }
         let seen = self.model.seen();
         for n in from..from + count {

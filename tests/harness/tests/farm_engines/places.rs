@@ -68,10 +68,10 @@ async fn a_gateway_is_found_where_others_reach_it() {
     assert_eq!(resolve(consul.dns(), "farm-octant.openclaw-gateway.service.consul").await.first(), two.first());
 
     // Who stands still is not in the answers any more, and comes back.
-    farm.bobby.gateway.as_ref().unwrap().freeze().unwrap();
+    farm.bobby.freeze().await;
     let gone = until(PATIENCE, async || (health("?passing").await.len() == 1).then_some(()));
     assert!(gone.await.is_some(), "{:?}", health("").await);
-    farm.bobby.gateway.as_ref().unwrap().thaw().unwrap();
+    farm.bobby.thaw();
     let back = until(PATIENCE, async || (health("?passing").await.len() == 2).then_some(()));
     assert!(back.await.is_some(), "{:?}", health("").await);
     // Who ends takes its entry with it.

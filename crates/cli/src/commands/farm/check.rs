@@ -13,6 +13,8 @@ use crate::{cx::Cx, format::now_ms};
 const SOON_MS: i64 = 14 * DAY_MS;
 /// The store may take so long to answer; every one of its servers is asked for 2 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+/// A gateway that runs here may take so long, ms; it asks its engines meanwhile.
+const ASK_MS: u64 = 4_000;
 
 /// One result: severity as doctor has them (`ok`, `info`, `warning`, `error`), what is so, what to do.
 pub struct Said {
@@ -44,6 +46,7 @@ pub fn farm(cx: &Cx) -> Vec<Said> {
     } else if farm.policy.is_empty() {
         out.push(said("warning", "farm.policy is empty: every letter from another gateway is refused", Some("openclaw farm policy starter --write")));
     }
+    running(&mut out, cx);
     let answered = cx.block_on(async {
         let site = Site::open(cx, farm)?;
         let known = tokio::time::timeout(ANSWER_WITHIN, records_of(&*site.coord, &site.gateway)).await;
@@ -65,6 +68,35 @@ pub fn farm(cx: &Cx) -> Vec<Said> {
         }
     }
     out
+}
+
+/// What a gateway that runs here says of its farm: engines that are away or slow, clocks, names, what was lost, what was
+/// refused. Nothing when none runs: the rest of this command needs none.
+fn running(out: &mut Vec<Said>, cx: &Cx) {
+    let connect = crate::rpc::Connect::configured(Some(ASK_MS));
+    let Ok(status) = crate::rpc::call(cx, &connect, ASK_MS, "farm.status", serde_json::json!({})) else { return };
+    let problems = crate::format::list(&status, "problems").iter().filter_map(serde_json::Value::as_str);
+    out.extend(problems.map(|problem| said("warning", problem, Some("openclaw farm status"))));
+    for gateway in crate::format::list(&status, "gateways") {
+        let name = crate::format::text(gateway, "name");
+        let problems = crate::format::list(gateway, "problems").iter().filter_map(serde_json::Value::as_str);
+        out.extend(problems.map(|problem| said("warning", format!("{name}: {problem}"), Some("openclaw farm gateways"))));
+    }
+    for (why, count) in status["refusals"].as_object().into_iter().flatten() {
+        out.push(said("info", format!("{count} letters or calls of other gateways were refused: {why}"), Some(way_out(why))));
+    }
+}
+
+/// What helps against a refusal.
+fn way_out(code: &str) -> &'static str {
+    match code {
+        "forbidden" | "rate_limited" => "openclaw farm policy show; openclaw farm policy explain says which rule decides",
+        "key_unknown" | "key_not_yet" | "key_retired" | "key_revoked" => "openclaw farm keys; openclaw farm requests",
+        "clock_skew" | "expired" => "compare the clocks of the nodes (NTP); openclaw farm status",
+        "keys_stale" => "the coordination store did not answer: openclaw config get farm.coord",
+        "wrong_farm" => "two farms use the same store or bus: openclaw config get farm.id on both",
+        _ => "openclaw farm letters; the log of this gateway names each",
+    }
 }
 
 fn roots(out: &mut Vec<Said>, farm: &FarmConfig) {

@@ -80,6 +80,7 @@ pub fn agents(args: &Args, cx: &Cx) -> Outcome {
             vec![
                 mark(agent).to_owned(),
                 text(agent, "id").to_owned(),
+                dash(text(agent, "kind")),
                 dash(text(agent, "gateway")),
                 dash(text(agent, "status")),
                 dash(text(agent, "model")),
@@ -90,7 +91,7 @@ pub fn agents(args: &Args, cx: &Cx) -> Outcome {
     if rows.is_empty() {
         print::line("No agent is known.");
     } else {
-        print::columns(&["", "Agent", "Gateway", "Status", "Model", "Capabilities"], &rows);
+        print::columns(&["", "Agent", "Kind", "Gateway", "Status", "Model", "Capabilities"], &rows);
     }
     Ok(0)
 }
@@ -198,6 +199,10 @@ fn status_lines(found: &Value) -> Vec<String> {
     let letters = &found["letters"];
     let count = |name: &str| number(letters, name).unwrap_or(0);
     lines.push(format!("Letters   {} queued · {} in flight · {} delivered · {} dead", count("queued"), count("inFlight"), count("delivered"), count("dead")));
+    let refused: Vec<String> = found["refusals"].as_object().into_iter().flatten().map(|(why, count)| format!("{count} {why}")).collect();
+    if !refused.is_empty() {
+        lines.push(format!("Refused   {} (since the start; openclaw farm policy explain, openclaw farm keys)", refused.join(" · ")));
+    }
     if count("dead") > 0 {
         lines.push("          openclaw farm dlq list".into());
     }
@@ -266,6 +271,7 @@ mod tests {
                 {"id": "billy", "gateway": "gone-gateway", "healthy": false, "capabilities": []},
             ],
             "letters": {"queued": 1, "inFlight": 2, "delivered": 3, "dead": 4},
+            "refusals": {"forbidden": 2, "key_unknown": 1},
             "problems": ["NATS does not answer"],
         })
     }
@@ -302,6 +308,7 @@ mod tests {
             "! bobby-gateway: no beat since 2h",
             "1 of 3 healthy",
             "4 dead",
+            "Refused   2 forbidden · 1 key_unknown",
             "farm dlq list",
             "  ! NATS does not answer",
         ] {
