@@ -57,10 +57,20 @@ impl Evidence {
     /// # Errors
     /// When a row cannot be read.
     pub fn read(outside: &Outside, store: &MemoryStore) -> Result<Self, TxError> {
+        Self::read_all_of(outside, std::slice::from_ref(store))
+    }
+
+    /// Reads everything of several gateways, of which each has agents of its own.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn read_all_of(outside: &Outside, stores: &[MemoryStore]) -> Result<Self, TxError> {
         let mut evidence = Self::default();
-        // The memory store answers reads at once.
-        futures_util::FutureExt::now_or_never(evidence.read_all(store))
-            .unwrap_or_else(|| Err(TxError::Away { path: "memory".into(), why: "a read of the memory store waited".into(), maybe: false }))?;
+        for store in stores {
+            // The memory store answers reads at once.
+            futures_util::FutureExt::now_or_never(evidence.read_all(store))
+                .unwrap_or_else(|| Err(TxError::Away { path: "memory".into(), why: "a read of the memory store waited".into(), maybe: false }))?;
+        }
         let seen = outside.seen();
         evidence.taken.clone_from(&seen.taken);
         evidence.tools.clone_from(&seen.tools);

@@ -138,6 +138,7 @@ impl House {
             died,
             read_ms,
             replaced: AtomicBool::new(false),
+            scribe: None,
         });
         let (live, _) = Live::new(snapshot, config, env, None, Strictness::Tolerant);
         let (reloads, applied) = mpsc::channel(16);

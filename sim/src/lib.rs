@@ -8,6 +8,7 @@
 pub mod actors;
 mod dice;
 mod evidence;
+pub mod farm;
 mod house;
 pub mod invariants;
 mod life;
@@ -28,6 +29,8 @@ use crate::{evidence::Evidence, invariants::When, life::End, outside::Outside, s
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// The row of the fault matrix; none for one gateway alone.
+    pub row: Option<farm::row::Row>,
     /// Promises that were broken; empty is good.
     pub violations: Vec<String>,
     /// Every event, one line each.
@@ -42,7 +45,8 @@ impl Report {
     /// The command that runs this seed again.
     #[must_use]
     pub fn rerun(&self) -> String {
-        format!("cargo run -p clawstead-sim -- --seed {} --verbose", self.seed)
+        let farm = self.row.map(|row| format!("--farm --row {row:?} ")).unwrap_or_default();
+        format!("cargo run -p clawstead-sim -- {farm}--seed {} --verbose", self.seed)
     }
 }
 
@@ -76,6 +80,7 @@ pub fn run(seed: u64) -> Report {
     let mut seen = outside.seen();
     Report {
         seed,
+        row: None,
         violations: std::mem::take(&mut seen.violations),
         log: std::mem::take(&mut seen.log),
         counts: std::mem::take(&mut seen.counts),

@@ -8,7 +8,16 @@ use std::{
     },
 };
 
-const USAGE: &str = "usage: clawstead-sim (--seed N | --seeds A..B) [--verbose] [--threads N]";
+use clawstead_sim::{
+    Report,
+    farm::{self, Listen, row::Row},
+};
+
+const USAGE: &str = "usage: clawstead-sim [--farm [--row M1 | --all-rows]] (--seed N | --seeds A..B) [--verbose] [--threads N]
+
+  --farm      several gateways instead of one
+  --row NAME  what goes wrong in the farm, a row of the fault matrix; without it each seed takes the next row
+  --all-rows  every seed under every row";
 /// Broken seeds after which a row of seeds ends.
 const BROKEN_MAX: usize = 20;
 
@@ -17,10 +26,44 @@ struct Wishes {
     below: u64,
     verbose: bool,
     threads: usize,
+    farm: Option<Farm>,
+}
+
+/// Which farms are wanted.
+#[derive(Clone, Copy)]
+enum Farm {
+    /// Each seed under the next row.
+    InTurn,
+    /// Under this row.
+    Row(Row),
+    /// Each seed under all rows.
+    AllRows,
+}
+
+impl Wishes {
+    /// How many simulations there are.
+    fn count(&self) -> u64 {
+        let rows = if matches!(self.farm, Some(Farm::AllRows)) { Row::ALL.len() as u64 } else { 1 };
+        self.below.saturating_sub(self.from) * rows
+    }
+
+    /// Runs one of them.
+    fn run(&self, number: u64) -> Report {
+        let listen = if self.verbose { Listen::Aloud } else { Listen::InSilence };
+        match self.farm {
+            None => clawstead_sim::run(self.from + number),
+            Some(Farm::InTurn) => farm::run_and(self.from + number, Row::of(self.from + number), listen),
+            Some(Farm::Row(row)) => farm::run_and(self.from + number, row, listen),
+            Some(Farm::AllRows) => {
+                let rows = Row::ALL.len() as u64;
+                farm::run_and(self.from + number / rows, Row::of(number % rows), listen)
+            }
+        }
+    }
 }
 
 fn wishes(mut args: impl Iterator<Item = String>) -> Option<Wishes> {
-    let mut wishes = Wishes { from: 0, below: 100, verbose: false, threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) };
+    let mut wishes = Wishes { from: 0, below: 100, verbose: false, threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get), farm: None };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seed" => {
@@ -33,6 +76,9 @@ fn wishes(mut args: impl Iterator<Item = String>) -> Option<Wishes> {
                 (wishes.from, wishes.below) = (from.parse().ok()?, below.parse().ok()?);
             }
             "--threads" => wishes.threads = args.next()?.parse().ok()?,
+            "--farm" => wishes.farm = wishes.farm.or(Some(Farm::InTurn)),
+            "--row" => wishes.farm = Some(Farm::Row(Row::parse(&args.next()?)?)),
+            "--all-rows" => wishes.farm = Some(Farm::AllRows),
             "--verbose" => wishes.verbose = true,
             _ => return None,
         }
@@ -46,22 +92,22 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    if wishes.verbose {
+    if wishes.verbose && wishes.farm.is_none() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_env_filter("info,clawstead_agent=debug").init();
     }
     let began = std::time::Instant::now();
-    let next = AtomicU64::new(wishes.from);
-    let broken: Mutex<Vec<u64>> = Mutex::default();
+    let next = AtomicU64::new(0);
+    let broken: Mutex<Vec<String>> = Mutex::default();
     let counts: Mutex<std::collections::BTreeMap<&str, u64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..wishes.threads.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= wishes.below || broken.lock().unwrap_or_else(PoisonError::into_inner).len() >= BROKEN_MAX {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= wishes.count() || broken.lock().unwrap_or_else(PoisonError::into_inner).len() >= BROKEN_MAX {
                         return;
                     }
-                    let report = clawstead_sim::run(seed);
+                    let report = wishes.run(number);
                     let mut all = counts.lock().unwrap_or_else(PoisonError::into_inner);
                     for (what, count) in &report.counts {
                         *all.entry(what).or_default() += count;
@@ -71,18 +117,19 @@ fn main() -> ExitCode {
                         print!("{}", report.log);
                     }
                     if !report.violations.is_empty() {
-                        broken.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+                        let name = report.row.map_or_else(|| report.seed.to_string(), |row| format!("{row:?}/{}", report.seed));
                         for violation in &report.violations {
-                            println!("seed {seed}: {violation}");
+                            println!("seed {name}: {violation}");
                         }
                         println!("  again: {}", report.rerun());
+                        broken.lock().unwrap_or_else(PoisonError::into_inner).push(name);
                     }
                 }
             });
         }
     });
     let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let seeds = next.load(Ordering::Relaxed).min(wishes.below) - wishes.from;
+    let seeds = next.load(Ordering::Relaxed).min(wishes.count());
     println!("{seeds} seeds in {:.1} s, {} broken {broken:?}", began.elapsed().as_secs_f64(), broken.len());
     println!("{:?}", counts.into_inner().unwrap_or_else(PoisonError::into_inner));
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

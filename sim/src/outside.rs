@@ -118,8 +118,10 @@ pub struct Outside {
     clock: Mutex<Option<WallClock>>,
     /// What was done to the wall clock.
     pub skew_ms: Arc<AtomicI64>,
-    /// Grows with every life; whoever belongs to an older one is dead.
+    /// The number of the last life that began.
     life: AtomicU64,
+    /// Lives that go on; whoever belongs to another one is dead.
+    living: Mutex<BTreeSet<u64>>,
     /// From now on nothing goes wrong any more.
     healed: AtomicBool,
     /// Platform accounts that are down, until this true time.
@@ -137,6 +139,7 @@ impl Outside {
             clock: Mutex::default(),
             skew_ms: Arc::default(),
             life: AtomicU64::new(0),
+            living: Mutex::default(),
             healed: AtomicBool::new(false),
             down: Mutex::default(),
             last_ms: AtomicI64::new(0),
@@ -148,10 +151,32 @@ impl Outside {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A gateway begins to live; answers its number.
+    /// A gateway begins to live alone; answers its number.
     pub fn begin_life(&self, clock: WallClock) -> u64 {
+        self.set_clock(clock);
+        self.living().clear();
+        self.begin_one()
+    }
+
+    /// From now on this clock tells true time.
+    pub fn set_clock(&self, clock: WallClock) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
-        self.life.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// One gateway of several begins to live; answers its number.
+    pub fn begin_one(&self) -> u64 {
+        let life = self.life.fetch_add(1, Ordering::Relaxed) + 1;
+        self.living().insert(life);
+        life
+    }
+
+    /// That life is over: nobody hears its gateway any more.
+    pub fn end_one(&self, life: u64) {
+        self.living().remove(&life);
+    }
+
+    fn living(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The life that goes now is over: nobody hears its gateways any more. Answers true time.
@@ -160,6 +185,7 @@ impl Outside {
         self.last_ms.store(now, Ordering::Relaxed);
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.life.fetch_add(1, Ordering::Relaxed);
+        self.living().clear();
         now
     }
 
@@ -171,14 +197,14 @@ impl Outside {
 
     /// Waits for ever when that life is over: the dead say nothing.
     pub async fn alive(&self, life: u64) {
-        if self.life.load(Ordering::Relaxed) != life {
+        if !self.is_alive(life) {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The life that goes now.
-    pub fn life(&self) -> u64 {
-        self.life.load(Ordering::Relaxed)
+    /// True while that life goes on.
+    pub fn is_alive(&self, life: u64) -> bool {
+        self.living().contains(&life)
     }
 
     /// Faults end here.

@@ -28,11 +28,19 @@ pub fn bench(repo: &Path, args: &[String]) -> anyhow::Result<()> {
     finish(command)
 }
 
+/// Seeds of a long simulation, for each row.
+const SOAK_SEEDS: u64 = 10_000;
+
 /// Kills the gateway 200 times under load (or as often as `CLAWSTEAD_KILLS` says) and checks the ledger.
 ///
 /// # Errors
 /// When a message was lost or answered twice.
 pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
+    if let Some((chore, rest)) = args.split_first()
+        && chore == "sim"
+    {
+        return soak_sim(repo, rest);
+    }
     cargo(repo, &["build", "--release", "-p", "clawstead-cli"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
     let mut command = Command::new("cargo");
@@ -42,6 +50,25 @@ pub fn soak(repo: &Path, args: &[String]) -> anyhow::Result<()> {
         command.env("CLAWSTEAD_KILLS", "200");
     }
     finish(command)
+}
+
+/// Simulates many seeds: of one gateway alone, and of a farm under each row of the fault matrix.
+fn soak_sim(repo: &Path, args: &[String]) -> anyhow::Result<()> {
+    let seeds: u64 = match args.first() {
+        Some(text) => text.parse().with_context(|| format!("{text} is no number of seeds"))?,
+        None => SOAK_SEEDS,
+    };
+    cargo(repo, &["build", "--profile", "soak", "-p", "clawstead-sim"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo.join("target"), |dir| repo.join(dir));
+    let simulate = |args: &[&str]| {
+        println!("clawstead-sim {}", args.join(" "));
+        let mut command = Command::new(target.join("soak/clawstead-sim"));
+        command.args(args).current_dir(repo);
+        finish(command)
+    };
+    let range = format!("0..{seeds}");
+    simulate(&["--seeds", &range])?;
+    simulate(&["--farm", "--all-rows", "--seeds", &range])
 }
 
 fn cargo(repo: &Path, args: &[&str]) -> anyhow::Result<()> {

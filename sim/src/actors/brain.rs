@@ -15,6 +15,9 @@ use crate::{dice::Dice, outside::Outside};
 /// Tokens of a window in which nothing is ever compacted here.
 const WINDOW: u64 = 200_000;
 
+/// Stands in bodies of letters between gateways, and must stand nowhere that is no body.
+pub const CANARY: &str = "canary-of-a-private-body";
+
 /// The model.
 pub struct Script {
     /// What everybody shares.
@@ -72,8 +75,10 @@ impl Script {
     fn calls(&self, ask: &BrainAsk, round: u64, words: &str) -> Vec<Chunk> {
         let mut dice = Dice::of(self.outside.seed, &format!("calls {} {round}", ask.run));
         let verb = words.split_whitespace().find_map(|word| word.strip_prefix('@')).unwrap_or("say");
+        // `@ask:bobby/billy` asks bobby to ask billy.
+        let (verb, way) = verb.split_once(':').unwrap_or((verb, ""));
         let rounds = match verb {
-            "once" | "idem" | "read" | "send" | "spawn" | "nothing" => 1,
+            "once" | "idem" | "read" | "send" | "spawn" | "nothing" | "ask" | "give" => 1,
             "many" => 1 + dice.below(2),
             _ => 0,
         };
@@ -95,6 +100,19 @@ impl Script {
                 let id = format!("c{round}-0-{}", ask.messages.len());
                 let message = format!("#sent-by-{} @say", ask.run);
                 vec![Chunk::ToolCall { id, name: "sessions_send".into(), arguments: json!({"agentId": other, "message": message, "timeoutSeconds": wait}) }]
+            }
+            "ask" | "give" => {
+                let (to, rest) = way.split_once('/').unwrap_or((way, ""));
+                let further = if rest.is_empty() { "@once".to_owned() } else { format!("@ask:{rest}") };
+                let id = format!("c{round}-0-{}", ask.messages.len());
+                let message = format!("#{verb}-{} {CANARY} {further}", ask.run);
+                let (name, arguments) = if verb == "ask" {
+                    let wait = dice.pick(&[0, 20, 120]);
+                    ("sessions_send", json!({"agentId": to, "message": message, "timeoutSeconds": wait}))
+                } else {
+                    ("sessions_spawn", json!({"agentId": to, "task": message}))
+                };
+                vec![Chunk::ToolCall { id, name: name.into(), arguments }]
             }
             "spawn" => {
                 let id = format!("c{round}-0-{}", ask.messages.len());

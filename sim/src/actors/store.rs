@@ -29,6 +29,17 @@ pub enum Death {
     After(u64),
 }
 
+/// Hears of writes, and may break reads.
+pub trait Scribe: Send + Sync {
+    /// These changes are durable.
+    fn wrote(&self, unit: &Unit, ops: &[Op]);
+
+    /// True when this write is the end of the process that asks for it.
+    fn breaks(&self, _ops: &[Op]) -> bool {
+        false
+    }
+}
+
 /// See the module.
 pub struct Watched {
     /// The store below.
@@ -49,6 +60,8 @@ pub struct Watched {
     pub read_ms: u64,
     /// True when another gateway has taken everything: from then on no commit may be answered `Ok`.
     pub replaced: AtomicBool,
+    /// Hears of everything that became durable; none when nobody wants to know.
+    pub scribe: Option<Arc<dyn Scribe>>,
 }
 
 impl Watched {
@@ -106,22 +119,27 @@ impl Store for Watched {
         Self: 'async_trait,
     {
         let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        let dead = self.outside.life() != self.life || matches!(self.death, Death::Before(at) | Death::After(at) if number > at);
+        let dead = !self.outside.is_alive(self.life) || matches!(self.death, Death::Before(at) | Death::After(at) if number > at);
         if dead {
             return Box::pin(std::future::pending());
         }
         let line = format!("{} {number} {}", self.name, brief(&batch));
-        if self.death == Death::Before(number) {
+        let breaks = self.scribe.as_ref().is_some_and(|scribe| scribe.breaks(&batch.ops));
+        if breaks || self.death == Death::Before(number) {
             self.outside.tell("death", format!("before commit {line}"));
             self.died.notify_one();
             return Box::pin(std::future::pending());
         }
         let late = self.replaced.load(Ordering::Relaxed);
+        let told = self.scribe.as_ref().map(|_| (batch.unit.clone(), batch.ops.clone()));
         // The call itself hands the batch over (promise 2 of the store).
         let answered = self.memory.commit(fence, batch);
         Box::pin(async move {
             let outcome = answered.await;
             self.outside.tell("commit", format!("{line} -> {}", outcome.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string)));
+            if let (Some(scribe), Some((unit, ops)), true) = (&self.scribe, &told, outcome.is_ok()) {
+                scribe.wrote(unit, ops);
+            }
             if late && outcome.is_ok() {
                 self.outside.violation(format!("stale_fence: a replaced gateway wrote: {line}"));
             }

@@ -6,6 +6,7 @@
 mod answered_once;
 mod cron_instants;
 mod ends_stay;
+pub mod farm;
 mod letters_between_agents;
 mod no_letter_lost;
 mod once_tools;

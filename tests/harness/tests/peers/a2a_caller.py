@@ -3,9 +3,14 @@
 Arguments: address, token; then a JSON list of steps, each {"do": ..}:
 - card: the agents of the card
 - send {id, text, agent?, context?}: waits for the end
-- stream {id, text, context?}: reads the stream to its end
+- stream {id, text, agent?, context?}: reads the stream to its end
 - begin {id, text}: does not wait
 - get {task}, cancel {task}, wait {task}: the latter follows the task to its end
+- list {}: the ids of the caller's tasks
+- push {task, id, to}, pushes {task}, unpush {task, id}: push configs
+- verify {}: the ids of the keys whose signatures on the card hold
+
+`agent` names the agent; without it the first one is meant.
 """
 
 import asyncio
@@ -13,19 +18,25 @@ import json
 import sys
 
 import httpx
+import jwt
 from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from a2a.types import (
     CancelTaskRequest,
+    DeleteTaskPushNotificationConfigRequest,
     GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest,
+    ListTasksRequest,
     Message,
     Part,
     Role,
     SendMessageConfiguration,
     SendMessageRequest,
     SubscribeToTaskRequest,
+    TaskPushNotificationConfig,
     TaskState,
 )
 from a2a.utils.errors import A2AError
+from a2a.utils.signing import create_signature_verifier
 
 url, token, steps = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 
@@ -58,6 +69,28 @@ async def follow(events):
     return {**shown(task), "text": "".join(texts.values()), "pieces": pieces}
 
 
+async def verified(http):
+    """The kids of the card whose signatures hold, each checked alone with the keys that the gateway shows."""
+    keys = {key["kid"]: (key["alg"], jwt.PyJWK(key)) for key in (await http.get(f"{url}/.well-known/jwks.json")).json()["keys"]}
+    plain = (await http.get(f"{url}/.well-known/agent-card.json")).json()
+    held = []
+    for signature in plain.get("signatures", []):
+        header = jwt.get_unverified_header(signature["protected"] + ".e30." + signature["signature"])
+        algorithm, key = keys[header["kid"]]
+
+        def of(kid, _, wanted=header["kid"], key=key):
+            if kid != wanted:
+                raise jwt.exceptions.InvalidKeyError(kid)
+            return key
+
+        try:
+            await A2ACardResolver(http, url).get_agent_card(signature_verifier=create_signature_verifier(of, [algorithm]))
+            held.append(header["kid"])
+        except Exception as err:
+            held.append(repr(err))
+    return held
+
+
 async def main():
     http = httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60)
     card = await A2ACardResolver(http, url).get_agent_card()
@@ -75,11 +108,25 @@ async def main():
                 case "stream":
                     out = await follow(streaming.send_message(request(step)))
                 case "get":
-                    out = shown(await plain.get_task(GetTaskRequest(id=step["task"])))
+                    out = shown(await plain.get_task(GetTaskRequest(id=step["task"], tenant=step.get("agent", ""))))
                 case "cancel":
-                    out = shown(await plain.cancel_task(CancelTaskRequest(id=step["task"])))
+                    out = shown(await plain.cancel_task(CancelTaskRequest(id=step["task"], tenant=step.get("agent", ""))))
                 case "wait":
-                    out = await follow(streaming.subscribe(SubscribeToTaskRequest(id=step["task"])))
+                    out = await follow(streaming.subscribe(SubscribeToTaskRequest(id=step["task"], tenant=step.get("agent", ""))))
+                case "list":
+                    out = [task.id for task in (await plain.list_tasks(ListTasksRequest(tenant=step.get("agent", "")))).tasks]
+                case "push":
+                    config = TaskPushNotificationConfig(task_id=step["task"], id=step["id"], url=step["to"], tenant=step.get("agent", ""))
+                    out = {"id": (await plain.create_task_push_notification_config(config)).id}
+                case "pushes":
+                    asked = ListTaskPushNotificationConfigsRequest(task_id=step["task"], tenant=step.get("agent", ""))
+                    out = [config.id for config in (await plain.list_task_push_notification_configs(asked)).configs]
+                case "unpush":
+                    asked = DeleteTaskPushNotificationConfigRequest(task_id=step["task"], id=step["id"], tenant=step.get("agent", ""))
+                    await plain.delete_task_push_notification_config(asked)
+                    out = {}
+                case "verify":
+                    out = await verified(http)
         except A2AError as err:
             out = {"error": type(err).__name__, "words": str(err)}
         print(json.dumps(out), flush=True)
