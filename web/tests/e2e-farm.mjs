@@ -245,6 +245,7 @@ try {
     await page.locator('[aria-label="Problems"]').getByText('bobby-gateway is silent').waitFor();
     await gateway('bobby').getByText('does not answer').waitFor();
     await table('Letters under way').locator('tr', { hasText: 'sessions.send' }).waitFor();
+    expect((await page.locator('.page').getAttribute('data-farm-live')) === 'true', 'the page does not follow the events of the farm');
     await shot('farm-07-silent', true);
     await page.waitForFunction(() => document.querySelector('nav select option[value="bobby"]')?.textContent.includes('away'));
     await nav('Agents');

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use clawstead_cluster::{envelope::MailState, keys::KeyStatus, parse_stamp};
 use clawstead_bus::MailBox;
+use clawstead_cluster::{envelope::MailState, keys::KeyStatus, parse_stamp};
 use clawstead_state::{Scan, Table, keeper::sort};
 use clawstead_terms::{Failure, Millis};
 use clawstead_world::{M, Metrics, TaskKind, World};
@@ -115,7 +115,11 @@ impl Seen {
     fn agents(&mut self, farm: &Farm, metrics: &Metrics) {
         let (mut owned, mut unowned) = (0_u32, 0_u32);
         for agent in farm.membership.agents() {
-            if agent.healthy { owned += 1 } else { unowned += 1 }
+            if agent.healthy {
+                owned += 1
+            } else {
+                unowned += 1
+            }
             let (Some(gateway), Some(epoch)) = (agent.gateway, agent.epoch) else { continue };
             let place = (gateway, epoch);
             let before = self.places.insert(agent.id.clone(), place.clone());

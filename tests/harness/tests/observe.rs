@@ -122,7 +122,8 @@ impl Collector {
     }
 
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Once>, Infallible> {
-        let (path, key) = (request.uri().path().to_owned(), request.headers().get("x-collector-key").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned());
+        let (path, key) =
+            (request.uri().path().to_owned(), request.headers().get("x-collector-key").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned());
         let (mut body, mut all) = (request.into_body(), Vec::new());
         while let Some(Ok(frame)) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
             if let Ok(data) = frame.into_data() {
@@ -162,7 +163,9 @@ impl Collector {
 }
 
 fn attributes(list: &Value) -> BTreeMap<String, String> {
-    let value = |value: &Value| value.as_object().and_then(|map| map.values().next()).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    let value = |value: &Value| {
+        value.as_object().and_then(|map| map.values().next()).map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+    };
     list.as_array().unwrap().iter().map(|pair| (pair["key"].as_str().unwrap().to_owned(), value(&pair["value"]))).collect()
 }
 
@@ -233,7 +236,8 @@ impl Farm {
         let farm = Self { jerry, bobby, homes, platform, collector, _model: model, _consul: consul, _folders: folders };
         let together = until(PATIENCE, async || {
             let (one, other) = (run(&farm.homes.0, &["farm", "status", "--json"]).await, run(&farm.homes.1, &["farm", "status", "--json"]).await);
-            let knows = |status: &Value, agent: &str| status["agents"].as_array().is_some_and(|all| all.iter().any(|a| a["id"] == agent && a["healthy"] == true));
+            let knows =
+                |status: &Value, agent: &str| status["agents"].as_array().is_some_and(|all| all.iter().any(|a| a["id"] == agent && a["healthy"] == true));
             (knows(&one, "bobby") && knows(&other, "jerry")).then_some(())
         });
         assert!(together.await.is_some(), "{}", run(&farm.homes.0, &["farm", "status", "--json"]).await);
@@ -294,8 +298,13 @@ async fn one_trace_covers_both_gateways_figures_move_and_nothing_secret_leaves()
     assert_eq!((steps.first(), steps.last()), (Some(&"queued"), Some(&"acked")), "{sent}");
     assert!(steps.contains(&"sent") && sent["history"].as_array().unwrap().iter().all(|step| step["at"].is_i64()), "{sent}");
     let events = run(&farm.homes.0, &["farm", "events", "--limit", "512", "--json"]).await;
-    let names: Vec<&str> =
-        events["events"].as_array().unwrap().iter().filter(|event| event["messageId"] == sent["messageId"]).map(|event| event["event"].as_str().unwrap()).collect();
+    let names: Vec<&str> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["messageId"] == sent["messageId"])
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
     assert_eq!(names, steps.iter().map(|step| format!("farm.msg.{step}")).collect::<Vec<_>>(), "every step of its life is an event");
     assert!(!events.to_string().contains(QUESTION), "events say no bodies");
 
@@ -305,7 +314,8 @@ async fn one_trace_covers_both_gateways_figures_move_and_nothing_secret_leaves()
         let root = spans.iter().find(|span| span.name == "openclaw.message.received")?.trace.clone();
         let spans: Vec<Span> = spans.into_iter().filter(|span| span.trace == root).collect();
         let has = |gateway: &str, name: &str| spans.iter().any(|span| span.gateway == gateway && span.name == name);
-        (has("jerry-gateway", "openclaw.message.delivery") && has("jerry-gateway", "openclaw.farm.reply") && has("bobby-gateway", "openclaw.farm.receive")).then_some(spans)
+        (has("jerry-gateway", "openclaw.message.delivery") && has("jerry-gateway", "openclaw.farm.reply") && has("bobby-gateway", "openclaw.farm.receive"))
+            .then_some(spans)
     });
     let spans = spans.await.unwrap_or_else(|| panic!("no whole trace: {:#?}", farm.collector.spans()));
     let (jerry, bobby) = ("jerry-gateway", "bobby-gateway");
@@ -330,6 +340,23 @@ async fn one_trace_covers_both_gateways_figures_move_and_nothing_secret_leaves()
     is_below(one(&spans, jerry, "openclaw.message.delivery"), root);
     let ids: std::collections::BTreeSet<&String> = spans.iter().map(|span| &span.id).collect();
     assert_eq!(ids.len(), spans.len(), "a span was sent twice");
+
+    // A person who reaches bobby through jerry's gateway is in one trace too.
+    run(&farm.homes.0, &["agent", "--agent", "bobby", "--message", "hello through jerry"]).await;
+    let relayed = until(PATIENCE, async || {
+        let spans = farm.collector.spans();
+        let relay = spans.iter().find(|span| span.gateway == bobby && span.name == "openclaw.farm.relay")?;
+        let asked = spans.iter().find(|span| relay.parent.as_ref() == Some(&span.id))?;
+        let ran = spans.iter().find(|span| span.name == "openclaw.run" && span.trace == relay.trace)?;
+        Some((asked.clone(), relay.clone(), ran.clone()))
+    });
+    let (asked, relay, ran) = relayed.await.unwrap_or_else(|| panic!("no trace of the relayed call: {:#?}", farm.collector.spans()));
+    assert_eq!(
+        (asked.gateway.as_str(), asked.name.as_str(), asked.attributes["openclaw.gateway.rpc.method"].as_str()),
+        (jerry, "openclaw.gateway.rpc.handler", "agent")
+    );
+    assert_eq!(ran.gateway, bobby);
+    is_below(&ran, &relay);
 
     // Figures move.
     let (page, other) = (scrape(&farm.jerry).await, scrape(&farm.bobby).await);
@@ -364,11 +391,14 @@ async fn one_trace_covers_both_gateways_figures_move_and_nothing_secret_leaves()
 
     // Nothing secret, nothing that was said, in figures, spans and events.
     assert!(farm.collector.got().iter().all(|(_, key, _)| key == COLLECTOR_KEY), "the header of the config goes to the collector");
-    assert!(farm.collector.got().iter().any(|(path, _, body)| path == "/v1/metrics" && body.contains("openclaw_farm_sends_total")), "figures go to the collector too");
+    assert!(
+        farm.collector.got().iter().any(|(path, _, body)| path == "/v1/metrics" && body.contains("openclaw_farm_sends_total")),
+        "figures go to the collector too"
+    );
     let mut seen: Vec<String> = farm.collector.got().into_iter().map(|(_, _, body)| body).collect();
     seen.extend([page.clone(), other, told.to_string()]);
     for text in &seen {
-        for secret in [TOKEN, COLLECTOR_KEY, "mock-key", "nomad", "Nomad", "ask bobby", "agent:bobby", "U1\""] {
+        for secret in [TOKEN, COLLECTOR_KEY, "mock-key", "nomad", "Nomad", "ask bobby", "hello through", "agent:bobby", "U1\""] {
             assert!(!text.contains(secret), "{secret} is in {text}");
         }
     }
@@ -422,7 +452,9 @@ async fn prometheus_understands_the_alert_rules_that_the_binary_prints() {
         assert!(ran.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     }
     // A rule about a figure that is not there would be silent for ever.
-    let known = std::fs::read_to_string([env!("CARGO_MANIFEST_DIR"), "..", "..", "crates", "world", "src", "metrics", "families.rs"].iter().collect::<PathBuf>()).unwrap();
+    let known =
+        std::fs::read_to_string([env!("CARGO_MANIFEST_DIR"), "..", "..", "crates", "world", "src", "metrics", "families.rs"].iter().collect::<PathBuf>())
+            .unwrap();
     for word in printed.stdout.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("openclaw_")) {
         let family = word.trim_end_matches("_bucket");
         assert!(known.contains(&format!("\"{family}\"")), "{family} is in the rules and not among our figures");

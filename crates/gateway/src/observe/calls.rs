@@ -2,8 +2,8 @@
 
 use std::{future::Future, time::Duration};
 
-use clawstead_cluster::envelope::Envelope;
 use clawstead_agent::OutboxRow;
+use clawstead_cluster::envelope::Envelope;
 use clawstead_terms::{ChannelId, Outcome};
 use clawstead_wire::{ErrorShape, Scope, methods};
 use clawstead_world::{M, Span, SpanKind, World, trace};

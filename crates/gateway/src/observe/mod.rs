@@ -10,8 +10,8 @@ mod process;
 use clawstead_config::Config;
 use clawstead_world::{M, World};
 
-pub use calls::{http, measured, traceparent, message, received, relayed};
 pub(crate) use calls::{delivered, delivery, settled};
+pub use calls::{http, measured, message, received, relayed, traceparent};
 pub use collect::{Collector, PATH, routes};
 pub use farm_events::broadcast;
 
@@ -27,6 +27,10 @@ pub fn begin(config: &Config, world: &World, version: &str, instance: &str, gate
         world.metrics.add(M::UncertainEffects, &[kind], 0.0);
     }
     if let Some(otel) = &config.diagnostics.otel {
-        otlp::start(otel, world, &otlp::Resource { service: otel.service_name.clone(), version: version.into(), instance: instance.into(), gateway: gateway.into() });
+        otlp::start(
+            otel,
+            world,
+            &otlp::Resource { service: otel.service_name.clone(), version: version.into(), instance: instance.into(), gateway: gateway.into() },
+        );
     }
 }

@@ -27,7 +27,8 @@ pub struct Resource {
 
 impl Resource {
     fn json(&self) -> Value {
-        let pairs = [("service.name", &self.service), ("service.version", &self.version), ("service.instance.id", &self.instance), ("openclaw.gateway", &self.gateway)];
+        let pairs =
+            [("service.name", &self.service), ("service.version", &self.version), ("service.instance.id", &self.instance), ("openclaw.gateway", &self.gateway)];
         json!({"attributes": pairs.map(|(key, value)| json!({"key": key, "value": {"stringValue": value}}))})
     }
 }
@@ -161,7 +162,9 @@ mod tests {
         metrics.set(M::Connections, &[], 2.0);
         metrics.observe(M::ToolSeconds, &["completed", "read"], 0.02);
         let body: Value = serde_json::from_slice(&figures(&resource(), &metrics.samples(), Some("acme."), Millis(1), Millis(2))).unwrap();
-        let found = |name: &str| body.pointer("/resourceMetrics/0/scopeMetrics/0/metrics").unwrap().as_array().unwrap().iter().find(|m| m["name"] == name).cloned().unwrap();
+        let found = |name: &str| {
+            body.pointer("/resourceMetrics/0/scopeMetrics/0/metrics").unwrap().as_array().unwrap().iter().find(|m| m["name"] == name).cloned().unwrap()
+        };
         assert_eq!(found("acme.tool_execution_total")["sum"]["isMonotonic"], true);
         assert_eq!(found("acme.gateway_connections")["gauge"]["dataPoints"][0]["asDouble"], 2.0);
         let histogram = found("acme.tool_execution_duration_seconds")["histogram"]["dataPoints"][0].clone();

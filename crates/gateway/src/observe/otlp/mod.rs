@@ -197,7 +197,9 @@ impl Exporter {
         self.metrics.inc(M::Exporter, &["otlp", reason, self.signal, status]);
         let was = self.troubled.swap(sent.is_err(), std::sync::atomic::Ordering::Relaxed);
         match sent {
-            Err(lost) if !was => tracing::warn!(signal = self.signal, reason = lost.word(), "the OpenTelemetry collector does not take what we send; it goes on by itself"),
+            Err(lost) if !was => {
+                tracing::warn!(signal = self.signal, reason = lost.word(), "the OpenTelemetry collector does not take what we send; it goes on by itself")
+            }
             Ok(()) if was => tracing::info!(signal = self.signal, "the OpenTelemetry collector takes what we send again"),
             _ => {}
         }
