@@ -212,7 +212,7 @@ impl Driver {
             Command::Cas { record, expect } => self.swap(unit, record, expect),
             Command::Raise(fence) => {
                 let keeper = self.parts.keeper.clone();
-                tokio::spawn(async move {
+                clawstead_world::spawn(async move {
                     let input = match keeper.store.claim(&unit, &fence).await {
                         Ok(()) => Input::Raised,
                         Err(TxError::Fenced { held, .. }) => Input::RaiseRefused { epoch: held },
@@ -228,7 +228,7 @@ impl Driver {
                 tracing::info!(%unit, epoch = fence.epoch, "this gateway takes it up");
                 let (keeper, host, stop) = (self.parts.keeper.clone(), self.parts.host.clone(), self.parts.world.tasks.stopping());
                 keeper.claims.hold(unit.clone(), fence.clone());
-                tokio::spawn(async move {
+                clawstead_world::spawn(async move {
                     let _busy = busy.lock().await;
                     // Given up meanwhile, or held under another fence: whoever did that goes on.
                     while !stop.is_cancelled() && keeper.claims.get(&unit).as_ref() == Some(&fence) {
@@ -249,7 +249,7 @@ impl Driver {
             }
             Command::Drain => {
                 let host = self.parts.host.clone();
-                tokio::spawn(async move {
+                clawstead_world::spawn(async move {
                     host.drain(&unit).await;
                     let _ = notes.send(Note::Input(unit, Input::Drained));
                 });
@@ -257,7 +257,7 @@ impl Driver {
             Command::Stop => {
                 tracing::info!(%unit, "this gateway stops acting for it");
                 let (host, keeper) = (self.parts.host.clone(), self.parts.keeper.clone());
-                tokio::spawn(async move {
+                clawstead_world::spawn(async move {
                     let fence = keeper.claims.get(&unit);
                     let _busy = busy.lock().await;
                     host.let_go(&unit).await;
@@ -283,7 +283,7 @@ impl Driver {
         let silent = before.filter(|owner| *owner != self.parts.me && !owner.is_empty() && record.owner == self.parts.me);
         let known = silent.as_ref().and_then(|owner| self.heard.get(owner)).map(|(bytes, _)| bytes.clone());
         let (coord, notes) = (self.parts.coord.clone(), self.notes.clone());
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             if let Some(owner) = silent {
                 match coord.get(&MemberRecord::store_key(&owner)).await {
                     Ok(entry) => {
@@ -474,7 +474,7 @@ impl Driver {
                 // The one that it went to says that it is there; an order that is too old anybody forgets.
                 if order.to == self.parts.me || !done {
                     let (coord, key) = (self.parts.coord.clone(), orders::order_key(&unit));
-                    tokio::spawn(async move {
+                    clawstead_world::spawn(async move {
                         let _ = orders::delete(&*coord, &key).await;
                     });
                 }
@@ -555,7 +555,7 @@ impl Driver {
             let Some(one) = self.units.remove(&unit) else { continue };
             self.board.shown.write().unwrap_or_else(PoisonError::into_inner).remove(&unit);
             let (host, keeper) = (self.parts.host.clone(), self.parts.keeper.clone());
-            tokio::spawn(async move {
+            clawstead_world::spawn(async move {
                 let _busy = one.busy.lock().await;
                 host.let_go(&unit).await;
                 keeper.claims.give_up(&unit);
@@ -593,7 +593,7 @@ impl Driver {
         let acting: Vec<Unit> = self.units.iter().filter(|(_, one)| one.claim.acting().is_some()).map(|(unit, _)| unit.clone()).collect();
         let asked = if acting.is_empty() && self.state_lost { vec![Unit::Global] } else { acting };
         let (keeper, notes) = (self.parts.keeper.clone(), self.notes.clone());
-        tokio::spawn(async move {
+        clawstead_world::spawn(async move {
             let mut fences = Vec::new();
             for unit in asked {
                 match keeper.store.fence(&unit).await {
