@@ -7,6 +7,7 @@ use std::{
 };
 
 use clawstead_cluster::letter::Event;
+use clawstead_terms::Millis;
 use clawstead_world::{Clock, M, Metrics, World};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
@@ -23,16 +24,55 @@ pub const KEPT_MAX: usize = 512;
 #[derive(Default)]
 struct Kept {
     counts: BTreeMap<(&'static str, String), u64>,
-    latest: VecDeque<(u64, Arc<Value>)>,
+    latest: VecDeque<Arc<Told>>,
     /// The number of the newest one.
     seq: u64,
+}
+
+/// An event as it is kept; its JSON form is made when somebody looks, because most are never looked at.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Counts from 1 since the start of this gateway.
+    pub seq: u64,
+    /// When, by our clock.
+    pub at: Millis,
+    /// `farm.msg.sent`, ...
+    pub name: &'static str,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Letter(Box<Head>, Event),
+    Refused(Option<Box<Head>>, &'static str),
+    Other(Map<String, Value>),
+}
+
+impl Told {
+    /// `{seq, at, event, ...}`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut out = Map::new();
+        out.insert("seq".into(), self.seq.into());
+        out.insert("at".into(), self.at.0.into());
+        out.insert("event".into(), self.name.into());
+        match &self.what {
+            What::Letter(head, event) => out.extend(about(head, event)),
+            What::Refused(head, code) => {
+                out.extend(head.as_deref().map(head_of).unwrap_or_default());
+                out.insert("reason".into(), (*code).into());
+            }
+            What::Other(more) => out.extend(more.clone()),
+        }
+        Value::Object(out)
+    }
 }
 
 /// Counts and tells. An event is `{seq, at, event, ...}`: `seq` counts from 1 since the start of this gateway, `at` is its
 /// wall clock, `event` one of `farm.msg.*`, `farm.member.*`, `farm.key.*`, `farm.shard.*`. No bodies.
 pub struct Events {
     kept: Mutex<Kept>,
-    listeners: broadcast::Sender<Arc<Value>>,
+    listeners: broadcast::Sender<Arc<Told>>,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
@@ -66,7 +106,7 @@ impl Events {
 
     /// Every event from now on.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Value>> {
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
         self.listeners.subscribe()
     }
 
@@ -77,11 +117,13 @@ impl Events {
         let kept = self.kept();
         // A number from before a restart of this gateway is above ours: everything is new then.
         let after = after.map(|after| if after > kept.seq { 0 } else { after });
-        let found: Vec<Arc<Value>> = match after {
-            Some(after) => kept.latest.iter().filter(|(seq, _)| *seq > after).take(limit).map(|(_, event)| Arc::clone(event)).collect(),
-            None => kept.latest.iter().skip(kept.latest.len().saturating_sub(limit)).map(|(_, event)| Arc::clone(event)).collect(),
+        let found: Vec<Arc<Told>> = match after {
+            Some(after) => kept.latest.iter().filter(|told| told.seq > after).take(limit).cloned().collect(),
+            None => kept.latest.iter().skip(kept.latest.len().saturating_sub(limit)).cloned().collect(),
         };
-        (found, kept.seq)
+        let newest = kept.seq;
+        drop(kept);
+        (found.iter().map(|told| Arc::new(told.json())).collect(), newest)
     }
 
     /// How often each event happened since the start, by name and reason (empty where there is none).
@@ -98,19 +140,18 @@ impl Events {
 
     /// Something happened: `more` says what else there is to say of it. Never secrets, never bodies.
     pub fn tell(&self, name: &'static str, reason: &str, more: Map<String, Value>) {
+        self.keep(name, reason, What::Other(more));
+    }
+
+    fn keep(&self, name: &'static str, reason: &str, what: What) {
         self.metrics.inc(M::FarmEvents, &[name, reason]);
-        let mut event = Map::with_capacity(more.len() + 3);
+        let at = self.clock.now();
         let told = {
             let mut kept = self.kept();
             *kept.counts.entry((name, reason.to_owned())).or_default() += 1;
             kept.seq += 1;
-            let seq = kept.seq;
-            event.insert("seq".into(), seq.into());
-            event.insert("at".into(), self.clock.now().0.into());
-            event.insert("event".into(), name.into());
-            event.extend(more);
-            let told = Arc::new(Value::Object(event));
-            kept.latest.push_back((seq, Arc::clone(&told)));
+            let told = Arc::new(Told { seq: kept.seq, at, name, what });
+            kept.latest.push_back(Arc::clone(&told));
             if kept.latest.len() > KEPT_MAX {
                 kept.latest.pop_front();
             }
@@ -161,17 +202,14 @@ impl Witness for Events {
             _ => tracing::debug!(event = name, message = head.message_id, from = head.from, to = head.to, reason, "a letter between gateways"),
         }
         self.measure(head, event);
-        self.tell(name, reason, about(head, event));
+        self.keep(name, reason, What::Letter(Box::new(head.clone()), event.clone()));
     }
 
     fn rejected(&self, head: Option<&Head>, code: &'static str, why: &str) {
         let (from, message) = head.map_or(("", ""), |head| (head.from.as_str(), head.message_id.as_str()));
         tracing::warn!(event = "farm.msg.rejected", message, from, reason = code, "a letter was not taken: {why}");
         self.metrics.inc(M::FarmRejected, &[code]);
-        let mut more = head.map(head_of).unwrap_or_default();
-        more.insert("reason".into(), code.into());
-        more.insert("why".into(), why.chars().take(WHY_MAX).collect::<String>().into());
-        self.tell("farm.msg.rejected", code, more);
+        self.keep("farm.msg.rejected", code, What::Refused(head.cloned().map(Box::new), code));
     }
 }
 
@@ -256,7 +294,7 @@ mod tests {
         assert_eq!(metrics.value(M::FarmReceipts, &["in", "acked"]), Some(1.0));
         assert!(metrics.text().contains("openclaw_farm_delivery_seconds_sum 0.04\n"));
         assert_eq!(events.count("farm.msg.sent"), 2);
-        let first = listener.try_recv().unwrap();
+        let first = listener.try_recv().unwrap().json();
         assert_eq!((&first["seq"], &first["event"], &first["to"]), (&json!(1), &json!("farm.msg.queued"), &json!("bobby")));
         let (page, newest) = events.since(Some(2), 2);
         assert_eq!((page.len(), newest), (2, 7));

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clawstead_farm::events::Events;
+use clawstead_farm::events::{Events, Told};
 use clawstead_terms::Failure;
 use clawstead_world::{TaskKind, World};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub fn broadcast(events: &Arc<Events>, fanout: Fanout, world: &World) {
     let (mut heard, stop) = (events.listen(), world.tasks.stopping());
     world.tasks.spawn::<_, Failure>(TaskKind::logged("farm events"), async move {
         loop {
-            let mut frame = Frame::default();
+            let mut frame: Frame<Arc<Told>> = Frame::new();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -35,21 +35,25 @@ pub fn broadcast(events: &Arc<Events>, fanout: Fanout, world: &World) {
                 }
             }
             if fanout.listeners() > 0 {
-                fanout.send("farm", &frame.payload());
+                let events = frame.events.iter().map(|told| told.json()).collect();
+                fanout.send("farm", &payload(events, frame.lost));
             }
         }
     });
 }
 
-#[derive(Default)]
-struct Frame {
-    events: std::collections::VecDeque<Arc<Value>>,
+struct Frame<T> {
+    events: std::collections::VecDeque<T>,
     lost: u64,
 }
 
-impl Frame {
+impl<T> Frame<T> {
+    const fn new() -> Self {
+        Self { events: std::collections::VecDeque::new(), lost: 0 }
+    }
+
     /// False when there will be no more.
-    fn take(&mut self, heard: Result<Arc<Value>, RecvError>) -> bool {
+    fn take(&mut self, heard: Result<T, RecvError>) -> bool {
         match heard {
             Ok(event) => {
                 self.events.push_back(event);
@@ -66,32 +70,27 @@ impl Frame {
             Err(RecvError::Closed) => false,
         }
     }
+}
 
-    fn payload(&self) -> Value {
-        let events: Vec<&Value> = self.events.iter().map(AsRef::as_ref).collect();
-        json!({"events": events, "lost": self.lost})
-    }
+fn payload(events: Vec<Value>, lost: u64) -> Value {
+    json!({"events": events, "lost": lost})
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
     use tokio::sync::broadcast::error::RecvError;
 
     use super::{FRAME_MAX, Frame};
 
     #[test]
     fn a_frame_keeps_the_newest_and_counts_the_rest() {
-        let mut frame = Frame::default();
+        let mut frame = Frame::new();
         for seq in 0..FRAME_MAX + 3 {
-            assert!(frame.take(Ok(Arc::new(json!({"seq": seq})))));
+            assert!(frame.take(Ok(seq)));
         }
         assert!(frame.take(Err(RecvError::Lagged(7))));
-        let payload = frame.payload();
-        assert_eq!((payload["events"].as_array().unwrap().len(), &payload["lost"]), (FRAME_MAX, &json!(10)));
-        assert_eq!(payload["events"][0]["seq"], 3);
+        assert_eq!((frame.events.len(), frame.lost), (FRAME_MAX, 10));
+        assert_eq!(frame.events[0], 3);
         assert!(!frame.take(Err(RecvError::Closed)));
     }
 }
