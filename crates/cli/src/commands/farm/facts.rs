@@ -177,11 +177,25 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Where the connection of PostgreSQL is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// In the flags.
+    Flag,
+    /// In the config already.
+    Config,
+}
+
 /// The `farm` section for a gateway that has none.
 ///
 /// # Errors
 /// When a name cannot be one, or something is missing.
-pub fn section(facts: &Facts, flags: &Flags, policy: &[Rule]) -> Result<Value, Fail> {
+#[cfg(test)]
+fn section(facts: &Facts, flags: &Flags, policy: &[Rule]) -> Result<Value, Fail> {
+    section_with(facts, flags, policy, Connection::Flag)
+}
+
+fn section_with(facts: &Facts, flags: &Flags, policy: &[Rule], connection: Connection) -> Result<Value, Fail> {
     if !is_gateway(&facts.gateway) {
         return Err(
             Fail::new(format!("{:?} is not a gateway's name: 2 to 40 of a-z, 0-9 and -, the ends a letter or digit.", facts.gateway)).hint("--gateway <name>")
@@ -190,10 +204,14 @@ pub fn section(facts: &Facts, flags: &Flags, policy: &[Rule]) -> Result<Value, F
     let one = |list: &[String]| if let [one] = list { json!(one) } else { json!(list) };
     let mut coord = Map::from_iter([("kind".to_owned(), json!(facts.coord))]);
     if facts.coord == "postgres" {
-        let url = flags.coord_addr.as_ref().ok_or_else(|| {
-            Fail::new("With PostgreSQL this gateway needs the connection.").hint("--coord-addr '${FARM_DATABASE_URL}', with the variable set for the gateway")
-        })?;
-        coord.insert("url".into(), json!(url));
+        match (&flags.coord_addr, connection) {
+            (Some(url), _) => drop(coord.insert("url".into(), json!(url))),
+            (None, Connection::Config) => {}
+            (None, Connection::Flag) => {
+                return Err(Fail::new("With PostgreSQL this gateway needs the connection.")
+                    .hint("--coord-addr '${FARM_DATABASE_URL}', with the variable set for the gateway"));
+            }
+        }
     } else if !facts.coord_addr.is_empty() {
         coord.insert("addr".into(), one(&facts.coord_addr));
     }
@@ -248,8 +266,10 @@ pub fn starter(config: &Config, others: &[String]) -> Vec<Rule> {
 /// # Errors
 /// When the config names another farm.
 pub fn edits(snapshot: &Snapshot, facts: &Facts, flags: &Flags, policy: &[Rule]) -> Result<Vec<Edit>, Fail> {
-    let section = section(facts, flags, policy)?;
     let place = |keys: &[&str]| std::iter::once("farm").chain(keys.iter().copied()).map(str::to_owned).collect::<Vec<_>>();
+    // Coordination takes the connection of the state where it has none of its own.
+    let known = [["coord", "url"], ["state", "url"]].iter().any(|keys| snapshot.get(&place(keys)).is_some());
+    let section = section_with(facts, flags, policy, if known { Connection::Config } else { Connection::Flag })?;
     let set = |path: Vec<String>, value: Value| Edit::Set { path, value, mode: MapWrite::Merge };
     if snapshot.get(&place(&[])).is_none() {
         return Ok(vec![set(place(&[]), section)]);
