@@ -141,13 +141,13 @@ impl Gateway {
     }
 }
 
-/// One letter every 200 ms from jerry to bobby, until it is stopped; how many.
+/// One letter every 500 ms from jerry to bobby, until it is stopped; how many.
 fn load(jerry: &Gateway) -> (tokio::task::JoinHandle<u64>, tokio_util::sync::CancellationToken) {
     let (room, world, stop) = (jerry.farm.mailroom.clone(), jerry.world.clone(), tokio_util::sync::CancellationToken::new());
     let token = stop.clone();
     let task = tokio::spawn(async move {
         let mut n = 0;
-        while tokio::time::timeout(Duration::from_millis(200), token.cancelled()).await.is_err() {
+        while tokio::time::timeout(Duration::from_millis(500), token.cancelled()).await.is_err() {
             let run = format!("load-{n}");
             room.send(letter(&world, "jerry", "bobby", &run, &run)).await.unwrap();
             n += 1;
@@ -212,7 +212,7 @@ async fn k1_keys_and_roots_change_under_load_and_nothing_is_refused() {
     jerry.answer(&format!("load-{}", count - 1)).await;
     assert_eq!((jerry.rejects(), bobby.rejects()), (0, 0), "{:?} {:?}", jerry.farm.events.counts(), bobby.farm.events.counts());
     assert_eq!(bobby.echo.handled.lock().unwrap().len() as u64, count);
-    assert!(count > 4_000, "{count}");
+    assert!(count > 1_500, "{count}");
 }
 
 /// Fault row K2: a key is stolen and revoked. Within a minute nobody believes it, also where the news does not come through.

@@ -289,3 +289,33 @@ async fn letters_to_and_from_a_gateway_that_is_away_for_six_hours_arrive_when_it
     assert_eq!(home.answer("run-offline").await.status, RunStatus::Ok);
     assert_eq!(laptop.handled().len(), 3);
 }
+
+/// Fault row K2: letters that a key signed before it was revoked, and that wait, end with their reason; sent again by an
+/// operator they are signed by the key that is in force.
+#[tokio::test(start_paused = true)]
+async fn k2_queued_letters_of_a_revoked_key_are_given_up_and_signed_anew() {
+    use clawstead_cluster::keys::{GatewayKey, KeyStatus};
+    let farm = Farm::new(&["jerry-gateway", "bobby-gateway"]);
+    let jerry = farm.raise("jerry-gateway", &["jerry"], store(), 1).await;
+    farm.map.0.write().unwrap().insert(agent("bobby"), Place { gateway: "bobby-gateway".into(), epoch: 1, alive: false });
+    jerry.send("bobby", "run-1", "signed by the old key").await.unwrap();
+    // The old key is revoked, a new one is in force, and everybody knows.
+    let bobby = farm.raise("bobby-gateway", &["bobby"], store(), 1).await;
+    farm.map.0.write().unwrap().insert(agent("bobby"), Place { gateway: "bobby-gateway".into(), epoch: 1, alive: false });
+    let now = farm.seed.clock.now();
+    let new = GatewayKey::generate("jerry-gateway", &*farm.seed.rng).unwrap();
+    let approve = |key: &GatewayKey, stage| farm.root.approve("jerry-gateway", &key.public(), now.plus(-3_600_000), now.plus(90 * 86_400_000)).stage(stage).clone();
+    for node in [&jerry, &bobby] {
+        let mut ring = node.ring.write().unwrap();
+        ring.put(&approve(&farm.keys["jerry-gateway"], KeyStatus::Revoked)).unwrap();
+        ring.put(&approve(&new, KeyStatus::Active)).unwrap();
+    }
+    jerry.key.store(Arc::new(new));
+    jerry.room.look_again();
+    let end = jerry.answer("run-1").await.failure.unwrap();
+    assert!(end.message.contains("key_revoked") && end.message.contains("signed anew"), "{}", end.message);
+    let dead = jerry.room.dead(&agent("jerry"), 10).await.unwrap();
+    farm.map.0.write().unwrap().insert(agent("bobby"), Place { gateway: "bobby-gateway".into(), epoch: 1, alive: true });
+    jerry.room.replay(&agent("jerry"), &dead[0].head.message_id).await.unwrap();
+    eventually("the replay is handled", || bobby.handled() == ["signed by the old key"]).await;
+}

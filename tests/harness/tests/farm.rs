@@ -67,6 +67,16 @@ async fn consul(suite: &str) -> Option<Server> {
     Some(server)
 }
 
+/// Bytes of a large letter: a MiB and one.
+const LARGE: usize = 1024 * 1024 + 1;
+
+/// Whether the gateways have links to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Both,
+    None,
+}
+
 /// Asks what the rule says; the mock model of both gateways.
 async fn model() -> MockModel {
     let send = json!({"agentId": "bobby", "message": "Please check the nomad status", "timeoutSeconds": 40});
@@ -78,6 +88,16 @@ async fn model() -> MockModel {
             say: Some("Bobby answered: {result}".into()),
             ..Rule::default()
         },
+        // Fault row M12: larger than any engine's letter, and than an envelope.
+        Rule {
+            contains: "send bobby the large report".into(),
+            tool: Some("sessions_send".into()),
+            arguments: json!({"agentId": "bobby", "message": format!("The large report: {}", "x".repeat(LARGE)), "timeoutSeconds": 60}),
+            say: Some("Bobby read it: {result}".into()),
+            ..Rule::default()
+        },
+        Rule { contains: "The large report".into(), say: Some("All of the report is read.".into()), ..Rule::default() },
+        Rule { contains: "Unsigned letter".into(), say: Some("A stranger wrote.".into()), ..Rule::default() },
         Rule { contains: "check the nomad status".into(), say: Some("All seven Nomad jobs are running.".into()), ..Rule::default() },
         Rule {
             contains: "what did bobby hear".into(),
@@ -95,7 +115,7 @@ struct Farm {
     jerry: Gateway,
     bobby: Option<Gateway>,
     homes: (PathBuf, PathBuf),
-    _model: MockModel,
+    model: MockModel,
     _folders: (tempfile::TempDir, tempfile::TempDir),
 }
 
@@ -126,11 +146,18 @@ async fn run(home: &std::path::Path, args: &[&str]) -> Value {
 
 impl Farm {
     async fn make(coord: &str, bus: &[&str]) -> Self {
+        Self::make_with(coord, bus, Links::Both).await
+    }
+
+    async fn make_with(coord: &str, bus: &[&str], links: Links) -> Self {
         let (model, folders) = (model().await, (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()));
         let homes = (write_config(&folders.0, "jerry", &model), write_config(&folders.1, "bobby", &model));
         let peers = (format!("127.0.0.1:{}", free_port().unwrap()), format!("127.0.0.1:{}", free_port().unwrap()));
         let mut init = vec!["farm", "init", "--id", "octant", "--gateway", "jerry-gateway", "--coord", "consul", "--coord-addr", coord];
-        init.extend(["--peer-listen", &peers.0, "--agent", "bobby", "--yes", "--json"]);
+        init.extend(["--agent", "bobby", "--yes", "--json"]);
+        if links == Links::Both {
+            init.extend(["--peer-listen", &peers.0]);
+        }
         init.extend(bus);
         let made = run(&homes.0, &init).await;
         let root = homes.0.join(".openclaw/farm-root.pem");
@@ -138,12 +165,15 @@ impl Farm {
         let pin = run(&homes.0, &["config", "get", "farm.roots", "--json"]).await[0].as_str().unwrap().to_owned();
 
         let mut enroll = vec!["farm", "enroll", "--id", "octant", "--gateway", "bobby-gateway", "--coord", "consul", "--coord-addr", coord];
-        enroll.extend(["--root", &pin, "--peer-listen", &peers.1, "--agent", "jerry", "--json"]);
+        enroll.extend(["--root", &pin, "--agent", "jerry", "--json"]);
+        if links == Links::Both {
+            enroll.extend(["--peer-listen", &peers.1]);
+        }
         enroll.extend(bus);
         run(&homes.1, &enroll).await;
         run(&homes.0, &["farm", "approve", "bobby-gateway", "--yes", "--json"]).await;
         let (jerry, bobby) = (gateway(&homes.0).await, gateway(&homes.1).await);
-        let farm = Self { jerry, bobby: Some(bobby), homes, _model: model, _folders: folders };
+        let farm = Self { jerry, bobby: Some(bobby), homes, model, _folders: folders };
         farm.together().await;
         farm
     }
@@ -185,12 +215,22 @@ async fn jerry_asks_bobby(farm: &Farm) {
     farm.all_acked().await;
 }
 
+/// Fault row M12, end to end: a letter that no carrier takes whole.
+async fn jerry_sends_a_large_report(farm: &Farm) {
+    let answer = farm.ask("Please send bobby the large report").await;
+    assert!(answer.contains("All of the report is read."), "{}", answer.chars().take(2_000).collect::<String>());
+    let read = farm.model.seen().into_iter().find(|entry| entry.text.contains("The large report")).map(|entry| entry.bytes);
+    assert!(read.is_some_and(|bytes| bytes > LARGE), "bobby's model was given all of it: {read:?}");
+    farm.all_acked().await;
+}
+
 #[tokio::test]
 async fn over_consul_agents_reach_each_other_and_a_killed_gateway_loses_nothing() {
     let Some(consul) = consul("farm over Consul").await else { return };
     let coord = format!("http://127.0.0.1:{}", consul.port);
     let mut farm = Farm::make(&coord, &["--bus", "consul"]).await;
     jerry_asks_bobby(&farm).await;
+    jerry_sends_a_large_report(&farm).await;
 
     // People reach bobby through jerry's gateway, over the link.
     let answer = run(&farm.homes.0, &["agent", "--agent", "bobby", "--message", "hello through jerry"]).await;
@@ -217,8 +257,10 @@ async fn over_consul_agents_reach_each_other_and_a_killed_gateway_loses_nothing(
 async fn over_nats_agents_reach_each_other() {
     let (Some(consul), Some(program)) = (consul("farm over NATS").await, engine("CLAWSTEAD_NATS_SERVER", "farm over NATS")) else { return };
     let nats = start(program, |port, folder| ["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd", folder].map(str::to_owned).to_vec()).await;
-    let farm = Farm::make(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "nats", "--bus-addr", &format!("nats://127.0.0.1:{}", nats.port)]).await;
+    let bus = format!("nats://127.0.0.1:{}", nats.port);
+    let farm = Farm::make_with(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "nats", "--bus-addr", &bus], Links::None).await;
     jerry_asks_bobby(&farm).await;
+    jerry_sends_a_large_report(&farm).await;
 }
 
 #[tokio::test]
@@ -227,8 +269,10 @@ async fn over_redis_agents_reach_each_other() {
     let redis =
         start(program, |port, folder| ["--port", &port.to_string(), "--dir", folder, "--appendonly", "yes", "--bind", "127.0.0.1"].map(str::to_owned).to_vec())
             .await;
-    let farm = Farm::make(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "redis", "--bus-addr", &format!("redis://127.0.0.1:{}", redis.port)]).await;
+    let bus = format!("redis://127.0.0.1:{}", redis.port);
+    let farm = Farm::make_with(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "redis", "--bus-addr", &bus], Links::None).await;
     jerry_asks_bobby(&farm).await;
+    jerry_sends_a_large_report(&farm).await;
 }
 
 #[tokio::test]
@@ -236,4 +280,80 @@ async fn over_the_link_itself_agents_reach_each_other() {
     let Some(consul) = consul("farm over the peer link").await else { return };
     let farm = Farm::make(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "peer"]).await;
     jerry_asks_bobby(&farm).await;
+    jerry_sends_a_large_report(&farm).await;
+}
+
+/// `consul kv put`, as people type it. Consul takes keys without a slash at their beginning only.
+fn consul_kv(consul: &Server, args: &[&str]) -> String {
+    let address = format!("-http-addr=http://127.0.0.1:{}", consul.port);
+    let ran = Command::new(std::env::var_os("CLAWSTEAD_CONSUL").unwrap()).args(["kv", args[0], &address]).args(&args[1..]).output().unwrap();
+    String::from_utf8_lossy(&ran.stdout).into_owned()
+}
+
+/// Fault row M14, end to end: a letter put by hand is refused, told and removed; once its box is listed, while the gateway
+/// runs, it is read by the agent, once, as what it is. The same farm has no links, so large letters go through Consul.
+#[tokio::test]
+async fn m14_a_letter_put_by_hand_into_consul_is_refused_unless_its_box_is_listed() {
+    let Some(consul) = consul("farm letters by hand").await else { return };
+    let farm = Farm::make_with(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "consul"], Links::None).await;
+    jerry_sends_a_large_report(&farm).await;
+    assert_eq!(consul_kv(&consul, &["get", "-keys", "-recurse", "openclaw/farm/v1/blobs/"]).trim(), "", "nothing of it is left in Consul");
+
+    let letter = r#"{"from":"jerry","to":"bobby","body":"Is anybody there?"}"#;
+    let key = "openclaw/agents/bobby/inbox/msg-001";
+    let home = farm.homes.1.clone();
+    let gone = async || until(PATIENCE, async || consul_kv(&consul, &["get", "-keys", key]).trim().is_empty().then_some(())).await;
+    consul_kv(&consul, &["put", key, letter]);
+    assert!(gone().await.is_some(), "a refused letter is removed");
+    let told = until(PATIENCE, async || {
+        let status = run(&home, &["farm", "status", "--json"]).await;
+        let refused = status["refusedLately"].as_array()?;
+        refused.iter().any(|one| one["reason"] == "unsigned" && one["why"].as_str().is_some_and(|why| why.contains(key) && why.contains("farm.acceptUnsigned"))).then_some(())
+    });
+    assert!(told.await.is_some(), "{}", run(&home, &["farm", "status", "--json"]).await);
+
+    run(&home, &["config", "set", "farm.acceptUnsigned", r#"["openclaw/agents/bobby/inbox/"]"#]).await;
+    let heard = async || {
+        let sessions = run(&home, &["sessions", "--agent", "bobby", "--json"]).await;
+        sessions.to_string().matches("unsigned:jerry").count()
+    };
+    // The config is taken up while the gateway runs: until then letters are refused, each under a name of its own.
+    let mut n = 1;
+    let taken = until(PATIENCE, async || {
+        n += 1;
+        consul_kv(&consul, &["put", &format!("openclaw/agents/bobby/inbox/msg-{n:03}"), letter]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (heard().await > 0).then_some(())
+    });
+    assert!(taken.await.is_some(), "{}", run(&home, &["farm", "status", "--json"]).await);
+    let letters = run(&home, &["farm", "letters", "--json"]).await;
+    let by_hand = |letters: &Value| letters["letters"].as_array().unwrap().iter().filter(|letter| letter["from"] == "unsigned.jerry").count();
+    let before = by_hand(&letters);
+    // The same name once more is the same letter.
+    consul_kv(&consul, &["put", &format!("openclaw/agents/bobby/inbox/msg-{n:03}"), letter]);
+    let again = format!("openclaw/agents/bobby/inbox/msg-{n:03}");
+    assert!(until(PATIENCE, async || consul_kv(&consul, &["get", "-keys", &again]).trim().is_empty().then_some(())).await.is_some());
+    assert_eq!(by_hand(&run(&home, &["farm", "letters", "--json"]).await), before);
+}
+
+/// Two gateways with one name: the second is refused with a clear word, the first does not notice.
+#[tokio::test]
+async fn a_second_gateway_with_the_same_name_is_refused_and_the_first_goes_on() {
+    let Some(consul) = consul("farm with one name twice").await else { return };
+    let farm = Farm::make(&format!("http://127.0.0.1:{}", consul.port), &["--bus", "consul"]).await;
+    // A copy of bobby's home, as it is while bobby's gateway runs: the same name and the same key.
+    let copy = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-a").arg(farm.homes.1.join(".openclaw")).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    let config = copy.path().join(".openclaw/openclaw.json");
+    let port = port_of(copy.path());
+    let text = std::fs::read_to_string(&config).unwrap().replace(&port.to_string(), &free_port().unwrap().to_string());
+    std::fs::write(&config, text).unwrap();
+    let ran = tokio::time::timeout(Duration::from_secs(60), Cli::in_home(Whose::Ours, copy.path()).run(&["gateway", "run"])).await;
+    let ran = ran.expect("it ends by itself").unwrap();
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(ran.code != Some(0) && said.contains("another gateway named bobby-gateway is running") && said.contains("farm.gateway"), "{said}");
+    jerry_asks_bobby(&farm).await;
+    let status = farm.status().await;
+    assert!(status["problems"].as_array().unwrap().is_empty(), "{status}");
 }

@@ -27,13 +27,19 @@ pub struct Posting {
     pub ord: u64,
     /// How urgent.
     pub priority: Priority,
+    /// How much longer an answer is waited for, ms: a large body is fetched before it comes.
+    pub slow_ms: u64,
 }
+
+/// Bytes of a large body that are fetched in a millisecond, at least.
+const BODY_BYTES_PER_MS: u64 = 1_000;
 
 impl Posting {
     /// What a letter's envelope says.
     #[must_use]
     pub fn of(letter: &Envelope, ord: u64) -> Self {
-        Self { lane: letter.lane(), ord, priority: letter.priority() }
+        let slow_ms = letter.body_ref.as_ref().map_or(0, |body| body.size / BODY_BYTES_PER_MS);
+        Self { lane: letter.lane(), ord, priority: letter.priority(), slow_ms }
     }
 }
 
@@ -294,8 +300,9 @@ impl Desk {
 
     fn step(&mut self, id: &str, input: &Input<'_>, now: Now, owner: Owner, below: &dyn Fn(u64) -> u64) -> Option<Change> {
         let pace = if self.budget.is_spent(now.mono_ms) { Pace::Slow } else { Pace::Normal };
-        let cx = Cx { now, timing: self.timing, below, owner, pace };
         let item = self.items.get_mut(id)?;
+        let timing = Timing { ack_timeout_ms: self.timing.ack_timeout_ms + item.posting.slow_ms, ..self.timing };
+        let cx = Cx { now, timing, below, owner, pace };
         let (before, was_queued) = (item.row.in_flight(), item.row.state == MailState::Queued);
         let (row, actions) = item.row.clone().step(input, &cx);
         item.row = row.clone();

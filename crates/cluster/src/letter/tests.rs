@@ -91,7 +91,7 @@ fn a_letter_ends_with_a_reason_and_late_receipts_are_noted() {
 #[test]
 fn the_desk_keeps_bounds_order_and_urgency() {
     let mut desk = Desk::new(Timing::LAN);
-    let posting = |lane: u64, ord, priority| Posting { lane: ("jerry".into(), "bobby".into(), lane.to_string()), ord, priority };
+    let posting = |lane: u64, ord, priority| Posting { lane: ("jerry".into(), "bobby".into(), lane.to_string()), ord, priority, slow_ms: 0 };
     let (most, all) = (IN_FLIGHT_PER_TARGET_MAX as u64, 2 * IN_FLIGHT_PER_TARGET_MAX as u64 + 8);
     for n in 0..all {
         let priority = if n == all - 1 { Priority::High } else { Priority::Normal };

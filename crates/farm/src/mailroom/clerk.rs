@@ -10,6 +10,7 @@ use clawstead_bus::{Delivery, MailBox, Settle};
 use clawstead_cluster::{
     Now,
     envelope::{BodyRef, Envelope, MailState, Receipt},
+    keys::KeyStatus,
     letter::{Action, Change, Cx, Desk, Event, Outgoing, Owner, Pace, Posting, Sight},
     names::{party_unit, unit_party},
     policy::Limiter,
@@ -260,6 +261,23 @@ impl Clerk {
         for target in targets {
             let Some(place) = party_unit(&target).and_then(|unit| self.parts.places.of(&unit)).filter(|place| place.alive) else { continue };
             for change in self.desk.owner_epoch(&target, place.epoch, &place.gateway, now, &|bound| rng.below(bound)) {
+                self.apply(change, Vec::new(), Vec::new());
+            }
+        }
+        self.give_up_revoked();
+    }
+
+    /// What a revoked key signed is refused everywhere: it ends here, and whoever sends it again signs it anew.
+    fn give_up_revoked(&mut self) {
+        let revoked: Vec<String> = {
+            let ring = self.parts.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let by_revoked = |live: &Live| live.envelope.sig.as_ref().is_some_and(|sig| ring.stage(&sig.kid) == Some(KeyStatus::Revoked));
+            let queued = self.live.iter().filter(|(_, live)| live.sent.row.state == MailState::Queued);
+            queued.filter(|(_, live)| by_revoked(live)).map(|(id, _)| id.clone()).collect()
+        };
+        let (now, rng) = (self.parts.now(), Arc::clone(&self.parts.world.rng));
+        for id in revoked {
+            if let Some(change) = self.desk.give_up(&id, "key_revoked", now, &|bound| rng.below(bound)) {
                 self.apply(change, Vec::new(), Vec::new());
             }
         }
@@ -564,6 +582,9 @@ fn dead_failure(reason: &str, head: &Head) -> Failure {
         "expired" => (FailureCode::Unavailable, "nobody took it in time"),
         "forbidden" | "command_refused" => (FailureCode::Forbidden, "the other gateway's policy does not allow it"),
         "not_found" => (FailureCode::NotFound, "there is no such agent"),
+        "key_revoked" => (FailureCode::Unavailable, "the key that signed it was revoked; sent again, it is signed anew"),
+        "body_unavailable" => (FailureCode::Unavailable, "its large body could not be fetched from here (farm.peer, or the bus's engine)"),
+        "clock_skew" => (FailureCode::Unavailable, "the clocks of the two gateways differ by more than five minutes"),
         "poison" => (FailureCode::Internal, "the other gateway broke over it again and again"),
         "retries" | "no_answer" | "bus_error" | "no_owner" | "busy" => (FailureCode::Unavailable, "the other gateway could not be reached"),
         _ => (FailureCode::Unavailable, "it could not be delivered"),

@@ -101,8 +101,8 @@ async fn publish(args: &Args, cx: &Cx, site: &Site, progress: &Progress) -> Resu
     Ok(Carried::Done)
 }
 
-/// The new key becomes active in the store before the file changes: in between, and until the gateway starts anew, it
-/// signs with the old one, which others believe for a day more.
+/// The new key becomes active in the store before the file changes: in between, and until the running gateway has seen both,
+/// it signs with the old one, which others believe for a day more.
 async fn switch(args: &Args, cx: &Cx, site: &Site, progress: &Progress) -> Result<Carried, Fail> {
     let current = site.keys.load(&site.gateway)?;
     if current.kid() != progress.new && waiting(site)?.is_none_or(|next| next.kid() != progress.new) {
@@ -114,7 +114,7 @@ async fn switch(args: &Args, cx: &Cx, site: &Site, progress: &Progress) -> Resul
         site.keys.promote(&site.gateway)?;
     }
     if !args.json && local::running(cx).is_some() {
-        print::line("The running gateway still signs with the old key. Within the next day: openclaw gateway restart");
+        print::line("The running gateway takes it up within a minute (openclaw farm status).");
     }
     Ok(Carried::Done)
 }

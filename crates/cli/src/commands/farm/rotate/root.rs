@@ -85,7 +85,7 @@ fn elsewhere(args: &Args, site: &Site, roots: &[String], gateways: &[String]) {
     let others: Vec<&str> = gateways.iter().map(String::as_str).filter(|name| *name != site.gateway).collect();
     let value = json!(roots).to_string();
     let text = format!(
-        "Written here. By hand on {}: openclaw config set farm.roots '{value}', then openclaw gateway restart; the restart here too.",
+        "Written here. By hand on {}: openclaw config set farm.roots '{value}'. Gateways that run take it up.",
         if others.is_empty() { "every other gateway".to_owned() } else { others.join(", ") }
     );
     if args.json { anstream::eprintln!("{text}") } else { print::line(&text) }
