@@ -129,7 +129,8 @@ impl Desk {
         let (router, now) = (Arc::clone(&self.router), self.world.clock.now().0);
         let method = method.to_owned();
         // The call goes on when the link is lost: it may have begun something.
-        let answer = tokio::spawn(async move { router.call_here(cx, &method, params, Readiness::Ready, now).await });
+        let work = async move { router.call_here(cx, &method, params, Readiness::Ready, now).await };
+        let answer = tokio::spawn(clawstead_world::trace::within(clawstead_world::trace::current(), work));
         // Ends with the call: the sender lives in its context.
         while let Some(payload) = firsts.recv().await {
             events.send("first", payload).await?;

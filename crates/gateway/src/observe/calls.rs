@@ -17,7 +17,7 @@ pub async fn measured<T>(world: &World, method: &str, traceparent: Option<&str>,
     world.metrics.inc(M::RpcRequests, &[name]);
     let since = Instant::now();
     // Looking around makes no traces: the dashboard does it all the time.
-    let traced = traceparent.is_some() || spec.is_some_and(|spec| spec.scope == Scope::Write);
+    let traced = traceparent.is_some() || spec.is_some_and(|spec| matches!(spec.scope, Scope::Write | Scope::Dynamic));
     let mut span = traced.then(|| world.tracer.begin("openclaw.gateway.rpc.handler", SpanKind::Server, traceparent));
     let within = span.as_ref().and_then(Span::traceparent);
     let outcome = trace::within(within, work).await;
