@@ -29,8 +29,8 @@ use crate::{evidence::Evidence, invariants::When, life::End, outside::Outside, s
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// The row of the fault matrix; none for one gateway alone.
-    pub row: Option<farm::row::Row>,
+    /// The row of the fault matrix, and where rows are kept; none for one gateway alone.
+    pub farm: Option<(farm::row::Row, farm::plan::Storage)>,
     /// Promises that were broken; empty is good.
     pub violations: Vec<String>,
     /// Every event, one line each.
@@ -45,7 +45,8 @@ impl Report {
     /// The command that runs this seed again.
     #[must_use]
     pub fn rerun(&self) -> String {
-        let farm = self.row.map(|row| format!("--farm --row {row:?} ")).unwrap_or_default();
+        let shared = |storage| if storage == farm::plan::Storage::Shared { "--shared " } else { "" };
+        let farm = self.farm.map(|(row, storage)| format!("--farm {}--row {row:?} ", shared(storage))).unwrap_or_default();
         format!("cargo run -p clawstead-sim -- {farm}--seed {} --verbose", self.seed)
     }
 }
@@ -80,7 +81,7 @@ pub fn run(seed: u64) -> Report {
     let mut seen = outside.seen();
     Report {
         seed,
-        row: None,
+        farm: None,
         violations: std::mem::take(&mut seen.violations),
         log: std::mem::take(&mut seen.log),
         counts: std::mem::take(&mut seen.counts),

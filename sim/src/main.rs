@@ -10,14 +10,15 @@ use std::{
 
 use clawstead_sim::{
     Report,
-    farm::{self, Listen, row::Row},
+    farm::{self, Listen, plan::Storage, row::Row},
 };
 
-const USAGE: &str = "usage: clawstead-sim [--farm [--row M1 | --all-rows]] (--seed N | --seeds A..B) [--verbose] [--threads N]
+const USAGE: &str = "usage: clawstead-sim [--farm [--row M1 | --all-rows] [--shared]] (--seed N | --seeds A..B) [--verbose] [--threads N]
 
   --farm      several gateways instead of one
   --row NAME  what goes wrong in the farm, a row of the fault matrix; without it each seed takes the next row
-  --all-rows  every seed under every row";
+  --all-rows  every seed under every row
+  --shared    the gateways keep their rows in one store, and agents move between them";
 /// Broken seeds after which a row of seeds ends.
 const BROKEN_MAX: usize = 20;
 
@@ -27,6 +28,7 @@ struct Wishes {
     verbose: bool,
     threads: usize,
     farm: Option<Farm>,
+    storage: Storage,
 }
 
 /// Which farms are wanted.
@@ -52,18 +54,25 @@ impl Wishes {
         let listen = if self.verbose { Listen::Aloud } else { Listen::InSilence };
         match self.farm {
             None => clawstead_sim::run(self.from + number),
-            Some(Farm::InTurn) => farm::run_and(self.from + number, Row::of(self.from + number), listen),
-            Some(Farm::Row(row)) => farm::run_and(self.from + number, row, listen),
+            Some(Farm::InTurn) => farm::run_and(self.from + number, Row::of(self.from + number), self.storage, listen),
+            Some(Farm::Row(row)) => farm::run_and(self.from + number, row, self.storage, listen),
             Some(Farm::AllRows) => {
                 let rows = Row::ALL.len() as u64;
-                farm::run_and(self.from + number / rows, Row::of(number % rows), listen)
+                farm::run_and(self.from + number / rows, Row::of(number % rows), self.storage, listen)
             }
         }
     }
 }
 
 fn wishes(mut args: impl Iterator<Item = String>) -> Option<Wishes> {
-    let mut wishes = Wishes { from: 0, below: 100, verbose: false, threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get), farm: None };
+    let mut wishes = Wishes {
+        from: 0,
+        below: 100,
+        verbose: false,
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        farm: None,
+        storage: Storage::Own,
+    };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seed" => {
@@ -78,6 +87,10 @@ fn wishes(mut args: impl Iterator<Item = String>) -> Option<Wishes> {
             "--threads" => wishes.threads = args.next()?.parse().ok()?,
             "--farm" => wishes.farm = wishes.farm.or(Some(Farm::InTurn)),
             "--row" => wishes.farm = Some(Farm::Row(Row::parse(&args.next()?)?)),
+            "--shared" => {
+                wishes.farm = wishes.farm.or(Some(Farm::InTurn));
+                wishes.storage = Storage::Shared;
+            }
             "--all-rows" => wishes.farm = Some(Farm::AllRows),
             "--verbose" => wishes.verbose = true,
             _ => return None,
@@ -117,7 +130,7 @@ fn main() -> ExitCode {
                         print!("{}", report.log);
                     }
                     if !report.violations.is_empty() {
-                        let name = report.row.map_or_else(|| report.seed.to_string(), |row| format!("{row:?}/{}", report.seed));
+                        let name = report.farm.map_or_else(|| report.seed.to_string(), |(row, _)| format!("{row:?}/{}", report.seed));
                         for violation in &report.violations {
                             println!("seed {name}: {violation}");
                         }

@@ -122,10 +122,14 @@ impl Land {
         self.nodes.iter().find(|node| node.plan.name == name)
     }
 
-    /// The gateway at which an agent lives.
+    /// The gateway at which an agent lives now; where it moves, one that may take it when nobody has it.
     #[must_use]
     pub fn home(&self, agent: &str) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|node| node.plan.agents.contains(&agent))
+        let planned = self.nodes.iter().find(|node| node.plan.agents.contains(&agent));
+        match self.plan.storage {
+            Storage::Own => planned,
+            Storage::Shared => self.nodes.iter().find(|node| node.holds(agent)).or(planned),
+        }
     }
 
     /// Starts gateways, faults and the stranger.
@@ -252,7 +256,9 @@ impl Land {
             Ok(evidence) => evidence,
             Err(err) => return self.outside.violation(format!("the store of {} cannot be read: {err}", node.plan.name)),
         };
-        evidence.taken.retain(|taken| node.plan.agents.contains(&taken.agent.as_str()));
+        if node.storage == Storage::Own {
+            evidence.taken.retain(|taken| node.plan.agents.contains(&taken.agent.as_str()));
+        }
         evidence.arrivals.clear();
         for invariant in INVARIANTS.iter().filter(|invariant| invariant.when == When::Always) {
             for fault in (invariant.check)(&evidence) {

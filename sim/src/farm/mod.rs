@@ -6,11 +6,13 @@
 //! killed or held still while the others go on.
 
 pub mod air;
+mod breaking;
 pub mod land;
 pub mod ledger;
 pub mod node;
 pub mod people;
 pub mod plan;
+mod raising;
 pub mod row;
 pub mod stranger;
 
@@ -24,7 +26,11 @@ use std::{
 
 use clawstead_state::MemoryStore;
 
-use self::{land::Land, plan::FarmPlan, row::Row};
+use self::{
+    land::Land,
+    plan::{FarmPlan, Storage},
+    row::Row,
+};
 use crate::{
     Report,
     actors::brain::CANARY,
@@ -58,15 +64,15 @@ pub enum Listen {
 /// Runs one farm.
 #[must_use]
 pub fn run(seed: u64, row: Row) -> Report {
-    run_and(seed, row, Listen::InSilence)
+    run_and(seed, row, Storage::Own, Listen::InSilence)
 }
 
-/// Runs one farm, and prints its log.
+/// Runs one farm on one store or several.
 #[must_use]
-pub fn run_and(seed: u64, row: Row, listen: Listen) -> Report {
+pub fn run_and(seed: u64, row: Row, storage: Storage, listen: Listen) -> Report {
     outside::note_panics();
     drop(outside::take_panics());
-    let plan = FarmPlan::of(seed, row);
+    let plan = FarmPlan { storage, ..FarmPlan::of(seed, row) };
     let outside = Outside::new(seed);
     let mut simulated_ms = 0;
     // No I/O driver: nothing here may talk to the system.
@@ -95,7 +101,7 @@ pub fn run_and(seed: u64, row: Row, listen: Listen) -> Report {
     let mut seen = outside.seen();
     Report {
         seed,
-        row: Some(row),
+        farm: Some((row, storage)),
         violations: std::mem::take(&mut seen.violations),
         log: std::mem::take(&mut seen.log),
         counts: std::mem::take(&mut seen.counts),
@@ -129,7 +135,7 @@ async fn live(land: &Arc<Land>) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    if !quiet(land, until).await {
+    if !owned(land, until).await || !quiet(land, until).await {
         return;
     }
     if land.plan.replay {
@@ -161,6 +167,19 @@ async fn live(land: &Arc<Land>) {
     check(land);
 }
 
+/// Waits until each agent has one gateway that acts for it; false when that takes too long.
+async fn owned(land: &Arc<Land>, until: tokio::time::Instant) -> bool {
+    loop {
+        let owners = |agent: &str| land.nodes.iter().filter(|node| node.holds(agent)).count();
+        let Some((agent, count)) = land.plan.agents().into_iter().map(|agent| (agent, owners(agent))).find(|(_, count)| *count != 1) else { return true };
+        if tokio::time::Instant::now() > until {
+            land.outside.violation(format!("I12: {count} gateways act for {agent}"));
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Waits until nothing is left to do; false when that takes too long.
 async fn quiet(land: &Arc<Land>, until: tokio::time::Instant) -> bool {
     loop {
@@ -185,12 +204,13 @@ async fn quiet(land: &Arc<Land>, until: tokio::time::Instant) -> bool {
 /// Sends every dead letter again, twice.
 async fn replay(land: &Arc<Land>) {
     for node in &land.nodes {
+        let held: Vec<&str> = land.plan.agents().into_iter().filter(|agent| node.holds(agent)).collect();
         let ids: Vec<String> = land
             .ledger
             .books()
             .dead
             .iter()
-            .filter(|(_, dead)| dead.replayed_as.is_none() && dead.head.from_gateway == node.plan.name)
+            .filter(|(_, dead)| dead.replayed_as.is_none() && held.contains(&dead.head.from.as_str()))
             .map(|(id, _)| id.clone())
             .collect();
         for id in ids {
@@ -245,7 +265,7 @@ fn agree(land: &Land) {
         }
         let agents: Vec<(String, Option<String>)> = farm.membership.agents().into_iter().map(|agent| (agent.id, agent.gateway)).collect();
         for (agent, at) in &agents {
-            if at.as_deref() != land.home(agent).map(|home| home.plan.name) {
+            if *agent != stranger::AGENT && at.as_deref() != land.home(agent).map(|home| home.plan.name) {
                 land.outside.violation(format!("I12: {} says that {agent} lives at {at:?}", node.plan.name));
             }
         }
@@ -271,7 +291,8 @@ async fn secrets(land: &Land) {
 }
 
 fn check(land: &Land) {
-    let stores: Vec<MemoryStore> = land.nodes.iter().map(|node| MemoryStore::on(node.image())).collect();
+    let several = if land.plan.storage == Storage::Own { land.nodes.len() } else { 1 };
+    let stores: Vec<MemoryStore> = land.nodes.iter().take(several).map(|node| MemoryStore::on(node.image())).collect();
     for store in &stores {
         if let Err(err) = land.ledger.read(store) {
             land.outside.violation(format!("a store cannot be read: {err}"));

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -10,58 +9,29 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use clawstead_agent::{LetterRow, OutboxRow, OutboxState};
 use clawstead_bus::memory::Part;
 use clawstead_cluster::{envelope::MailState, keys::GatewayKey};
-use clawstead_config::{Config, DevFlag, Env, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
-use clawstead_farm::{engines::Engines, mailroom::SentRow, prepare_on};
-use clawstead_gateway::{
-    building::{Building, FarmGround, Ground, SetUpWorkspaces},
-    live::{Live, Reloaded},
-    rpc::system::Process,
-};
+use clawstead_farm::mailroom::{OUT, SentRow};
 use clawstead_state::{Crash, Image, MemoryStore, Scan, Store as _, Table, TxError, scan_json};
 use clawstead_terms::{AgentId, Failure, Unit};
-use clawstead_tools::Places;
-use clawstead_wire::device::DeviceIdentity;
-use clawstead_world::{Pen, SeededRng, World};
+use clawstead_world::Pen;
 
 use super::{
-    land::{FARM, Land},
+    land::Land,
     plan::{GatewayPlan, Storage},
+    raising::{Raised, Site, raise},
 };
 use crate::{
-    actors::{
-        brain::Script,
-        clock::WallClock,
-        platform::{ACCOUNTS, CHANNEL, Phone},
-        store::{Death, Watched},
-        tools,
-    },
+    actors::{clock::WallClock, store::Death},
     scenario::{LifePlan, StoreFault},
 };
 
-/// A folder that is not there: nothing of a simulation touches a disk.
-const HOME: &str = "/nonexistent/clawstead-sim";
 /// Whoever looks after a gateway starts it again after this time.
 const START_AGAIN: Duration = Duration::from_secs(1);
-
-/// A gateway that runs.
-pub struct Raised {
-    /// The gateway.
-    pub building: Building,
-    /// Its store.
-    pub store: Arc<Watched>,
-    /// Its surroundings.
-    pub world: World,
-    process: Arc<Process>,
-    /// Nobody reloads here; a closed channel would end whoever listens.
-    _reloads: mpsc::Sender<Reloaded>,
-}
 
 struct State {
     up: Option<(Pen, Arc<Raised>)>,
@@ -81,9 +51,10 @@ pub struct Node {
     pub clock: WallClock,
     /// How wrong that is.
     pub skew_ms: Arc<AtomicI64>,
+    /// Where it keeps its rows.
+    pub storage: Storage,
     /// True when its bad lives are over.
     pub settled: AtomicBool,
-    storage: Storage,
     state: Mutex<State>,
     restart: Notify,
     over: CancellationToken,
@@ -261,7 +232,7 @@ impl Node {
         };
         let going = async {
             let (told, heard) = oneshot::channel();
-            let raise = raise(Arc::clone(land), self.site(number, life, Arc::clone(&died)));
+            let raise = raise(Arc::clone(land), self.site(land, number, life, Arc::clone(&died)));
             pen.spawn(async move {
                 let _ = told.send(raise.await);
             });
@@ -337,12 +308,18 @@ impl Node {
         land.look_at(self, &memory);
     }
 
-    fn site(&self, life: u64, plan: Option<LifePlan>, died: Arc<Notify>) -> Site {
+    fn site(&self, land: &Land, life: u64, plan: Option<LifePlan>, died: Arc<Notify>) -> Site {
+        // What moves is configured everywhere.
+        let agents = match self.storage {
+            Storage::Own => self.plan.agents.clone(),
+            Storage::Shared => land.plan.agents(),
+        };
         let state = self.state();
         Site {
             life,
             name: self.plan.name,
-            agents: self.plan.agents.clone(),
+            agents,
+            storage: self.storage,
             number: self.lives.fetch_add(1, Ordering::Relaxed),
             clock: self.clock.clone(),
             memory: state.memory.clone(),
@@ -353,15 +330,21 @@ impl Node {
         }
     }
 
-    /// Says what is not done yet; none when all is.
+    /// True when it acts for this agent.
+    #[must_use]
+    pub fn holds(&self, agent: &str) -> bool {
+        let unit = Unit::Agent(AgentId::normalise(agent));
+        self.up().is_some_and(|raised| raised.building.keeper.claims.get(&unit).is_some())
+    }
+
+    /// Says what is not done yet of the agents that it acts for; none when all is.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn unfinished(&self) -> Result<Option<String>, Failure> {
         let Some(raised) = self.up() else { return Ok(Some(format!("{} does not run", self.plan.name))) };
         let memory = self.memory();
-        for agent in &self.plan.agents {
-            let agent = AgentId::normalise(agent);
+        for agent in raised.building.keeper.claims.all().into_iter().filter_map(|(unit, _)| if let Unit::Agent(agent) = unit { Some(agent) } else { None }) {
             let unit = Unit::Agent(agent.clone());
             if let Some(row) = raised.building.desk.rows(&agent).into_iter().find(|row| row.has_active_run()) {
                 return Ok(Some(format!("session {} has open runs {:?}", row.key, row.open)));
@@ -373,116 +356,15 @@ impl Node {
             if let Some(row) = scan_json::<LetterRow>(&memory, &unit, Table::Outbox, &Scan::prefix(LetterRow::PREFIX)).await?.into_iter().next() {
                 return Ok(Some(format!("a letter is owed to {}", row.value.to().session)));
             }
-            let sent = scan_json::<SentRow>(&memory, &unit, Table::Outbox, &Scan::prefix(clawstead_farm::mailroom::OUT).limit(10_000)).await?;
+            let sent = scan_json::<SentRow>(&memory, &unit, Table::Outbox, &Scan::prefix(OUT).limit(10_000)).await?;
             if let Some(row) = sent.into_iter().find(|row| !matches!(row.value.row.state, MailState::Acked | MailState::DeadLetter)) {
                 let row = row.value;
-                return Ok(Some(format!("the letter {} of {agent} to {} is {:?} after {} sends", row.row.message_id, row.head.to, row.row.state, row.row.sends)));
+                return Ok(Some(format!(
+                    "the letter {} of {agent} to {} is {:?} after {} sends",
+                    row.row.message_id, row.head.to, row.row.state, row.row.sends
+                )));
             }
         }
         Ok(None)
     }
-}
-
-/// How a gateway is raised.
-struct Site {
-    life: u64,
-    name: &'static str,
-    agents: Vec<&'static str>,
-    number: u64,
-    clock: WallClock,
-    memory: MemoryStore,
-    key: GatewayKey,
-    death: Death,
-    read_ms: u64,
-    died: Arc<Notify>,
-}
-
-fn config(land: &Land, site: &Site) -> Result<(Snapshot, Arc<Config>, Env), String> {
-    let home = format!("{HOME}/{}", site.name);
-    let env = Env::from_pairs([("HOME", home.as_str())]);
-    let profile = Profile::from_flags(None, DevFlag::Off).map_err(|err| err.to_string())?;
-    let paths = Paths::resolve(profile, &env);
-    let default = site.agents.first().copied().unwrap_or("jerry");
-    let anybody = |capabilities: &[&str]| json!({"from": {"agent": "*"}, "to": {"agent": "*"}, "capabilities": capabilities, "effect": "allow"});
-    let text = json!({
-        "gateway": {"mode": "local", "auth": {"mode": "none"}},
-        "agents": {
-            "defaults": {"model": {"primary": "sim/m"}, "maxConcurrent": 8, "timeoutSeconds": 60, "userTimezone": "UTC", "heartbeat": {"every": "0s"}},
-            "list": site.agents.iter().map(|id| json!({"id": id, "default": *id == default, "workspace": format!("{home}/{id}")})).collect::<Vec<_>>(),
-        },
-        "tools": {"profile": "full", "agentToAgent": {"enabled": true}},
-        "cron": {"enabled": false},
-        "farm": {
-            "id": FARM,
-            "gateway": site.name,
-            "roots": [land.root.pin().text()],
-            // Names only: the engines themselves are handed over.
-            "coord": {"kind": "consul", "addr": "http://127.0.0.1:8500"},
-            "bus": {"kind": "consul"},
-            "lease": "lan",
-            "policy": [
-                {"from": {"agent": "outcast"}, "to": {"agent": "*"}, "effect": "deny"},
-                anybody(&["sessions.*", "reply"]),
-            ],
-        },
-    })
-    .to_string();
-    let snapshot = Snapshot::from_bytes(text.as_bytes(), &paths, &env, ReadOptions::default());
-    let loaded = snapshot.load(Strictness::Tolerant, SecretOptions::default()).map_err(|invalid| invalid.to_string())?;
-    Ok((snapshot, loaded.config, env))
-}
-
-async fn raise(land: Arc<Land>, site: Site) -> Result<Raised, String> {
-    let (snapshot, config, env) = config(&land, &site)?;
-    let outside = &land.outside;
-    let salt = site.name.bytes().fold(site.number, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let seed = land.plan.seed ^ salt.rotate_left(17);
-    let world = World { clock: Arc::new(site.clock.clone()), rng: Arc::new(SeededRng::new(seed)), ..World::simulated(seed) };
-    let store = Arc::new(Watched {
-        memory: site.memory.clone(),
-        outside: Arc::clone(outside),
-        life: site.life,
-        name: site.name,
-        death: site.death,
-        commits: AtomicU64::new(0),
-        died: site.died,
-        read_ms: site.read_ms,
-        replaced: AtomicBool::new(false),
-        scribe: Some(land.ledger.clone()),
-    });
-    let farm = config.farm.as_ref().ok_or("the config has no farm")?;
-    let engines = Engines { coord: land.memory.coord(site.name), bus: Some(land.memory.bus(site.name)) };
-    let prepared = prepare_on(farm, engines, site.key, &world).map_err(|err| err.to_string())?;
-    let (live, _) = Live::new(snapshot, config, env, None, Strictness::Tolerant);
-    let (reloads, applied) = mpsc::channel(16);
-    let process = Arc::new(Process {
-        version: "sim".into(),
-        instance: format!("{}-{}", site.name, site.life),
-        started: tokio::time::Instant::now(),
-        port: 0,
-        storage: "memory".into(),
-        log_dir: PathBuf::from(HOME),
-        log_file: None,
-        restart: CancellationToken::new(),
-    });
-    let building = Building::raise(Ground {
-        world: world.clone(),
-        store: store.clone(),
-        live: live.clone(),
-        reloads: applied,
-        identity: DeviceIdentity::from_seed(&[u8::try_from(site.name.len() % 250).unwrap_or(7); 32]),
-        name: site.name.into(),
-        process: process.clone(),
-        brain: Some(Arc::new(Script { outside: Arc::clone(outside), life: site.life, window: None })),
-        places: Places { state_dir: PathBuf::from(HOME), home: PathBuf::from(HOME), env: BTreeMap::new() },
-        further_tools: tools::all(outside, site.life),
-        set_up_workspaces: SetUpWorkspaces::No,
-        farm: Some(FarmGround { prepared, url: format!("ws://{}:18789", site.name), address: (site.name.to_owned(), 18_789) }),
-    })
-    .await
-    .map_err(|failure| failure.to_string())?;
-    for account in ACCOUNTS {
-        building.outlets.add(CHANNEL.into(), account.into(), Arc::new(Phone { outside: Arc::clone(outside), life: site.life, account }));
-    }
-    Ok(Raised { building, store, world, process, _reloads: reloads })
 }

@@ -1,11 +1,13 @@
 //! People who write to agents at the gateway where they live, and go on until it has said yes or no.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use clawstead_terms::{Address, AgentId, DeliveryTarget, Envelope, EnvelopeKind, Failure, FailureCode, Millis, Origin, Part, Retry, RunId, SessionKey, TurnOptions};
+use clawstead_terms::{
+    Address, AgentId, DeliveryTarget, Envelope, EnvelopeKind, Failure, FailureCode, Millis, Origin, Part, Retry, RunId, SessionKey, TurnOptions,
+};
 use clawstead_world::{Accepted, Clock as _, Post as _};
 
-use super::{land::Land, node::Node, plan::ChatPlan};
+use super::{land::Land, plan::ChatPlan};
 use crate::{actors::platform::CHANNEL, outside::Taken};
 
 /// Tries of one message before its writer gives up.
@@ -44,15 +46,16 @@ fn envelope(chat: &ChatPlan, at: Millis) -> Envelope {
 /// One message, from its moment to its answer at the door.
 pub async fn chat(land: &Land, plan: &ChatPlan) {
     land.until(plan.at_ms).await;
-    let Some(node) = land.home(plan.agent) else { return };
-    say(land, node, plan).await;
+    say(land, plan).await;
 }
 
 /// Hands a message in. True when it was taken.
-async fn say(land: &Land, node: &Arc<Node>, plan: &ChatPlan) -> bool {
+async fn say(land: &Land, plan: &ChatPlan) -> bool {
+    let Some(node) = land.home(plan.agent) else { return false };
     let letter = envelope(plan, node.clock.now());
     let mut pause = 50;
     for _ in 0..TRIES_MAX {
+        let Some(node) = land.home(plan.agent) else { return false };
         let handed = letter.clone();
         let answer = node.call(|raised| async move { raised.building.post.deliver(handed).await }).await;
         land.outside.tell("chat", format!("{} to {} {:?}: {answer:?}", plan.run_id, letter.to.session, plan.text));
@@ -80,15 +83,15 @@ fn passing(failure: &Failure) -> bool {
 pub async fn last_questions(land: &Land) {
     let agents = land.plan.agents();
     for (number, agent) in agents.iter().enumerate() {
-        let Some(node) = land.home(agent) else { continue };
         let other = agents[(number + 1) % agents.len()];
         let run = format!("last-{number}");
         let text = format!("#last{number} @ask:{other}");
         let plan = ChatPlan { at_ms: 0, run_id: run.clone(), agent, session: "main".into(), text, deliver_to: None };
-        if !say(land, node, &plan).await {
+        if !say(land, &plan).await {
             land.outside.violation(format!("drains: {agent} does not take its last question"));
             continue;
         }
+        let Some(node) = land.home(agent) else { continue };
         let waited = RunId::from(run.as_str());
         let end = node.call(|raised| async move { raised.building.lanes.wait(&waited, ANSWER_LIMIT).await }).await;
         match end {

@@ -68,7 +68,9 @@ impl Stranger {
         let now = Millis(BEGIN_MS + land.outside.now_ms());
         let target = match kind {
             // It waits in the box of one agent and is for another one.
-            Forgery::NotToBePassedOn => land.plan.agents().into_iter().find(|agent| land.plan.home(agent).map(|g| g.name) != land.plan.home(to).map(|g| g.name)),
+            Forgery::NotToBePassedOn => {
+                land.plan.agents().into_iter().find(|agent| land.plan.home(agent).map(|g| g.name) != land.plan.home(to).map(|g| g.name))
+            }
             _ => None,
         };
         let mut letter = self.letter(number, kind, target.unwrap_or(to), now);

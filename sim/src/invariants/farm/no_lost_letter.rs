@@ -56,7 +56,8 @@ pub fn end(end: &End<'_>) -> Vec<String> {
 }
 
 fn answer_was_given_up(end: &End<'_>, id: &str) -> bool {
-    end.books.sent.values().any(|sent| {
-        sent.row.head.kind == Kind::Reply && sent.row.head.causation_id.as_deref() == Some(id) && sent.row.row.state == MailState::DeadLetter
-    })
+    end.books
+        .sent
+        .values()
+        .any(|sent| sent.row.head.kind == Kind::Reply && sent.row.head.causation_id.as_deref() == Some(id) && sent.row.row.state == MailState::DeadLetter)
 }
