@@ -6,6 +6,7 @@ mod docs;
 mod engines;
 mod floors;
 mod run;
+mod tck;
 mod test;
 
 use std::{
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   engines [--env]          fetch those programs (--env prints their variables)
   bench [--quick]          measure beside the original; writes benches/results.md
   docs                     write docs/reference from the code
+  tck                      the A2A compatibility kit against the gateway (CLAWSTEAD_A2A_TCK names its folder)
   floors                   check that every crate uses lower floors only
   soak                     kill the gateway 200 times under load and check the ledger
   soak sim [N]             simulate N (10000) seeds of one gateway, and of a farm under each row of faults";
@@ -32,6 +34,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "engines" => engines::command(&repo, rest).map(|()| true)?,
         "bench" => bench::bench(&repo, rest).map(|()| true)?,
         "docs" => docs::command(&repo).map(|()| true)?,
+        "tck" => tck::command(&repo).map(|()| true)?,
         "floors" => floors::command(&repo)?,
         "soak" => bench::soak(&repo, rest).map(|()| true)?,
         "" | "help" | "--help" | "-h" => {

@@ -188,6 +188,10 @@ impl Catalogue {
 
     async fn tell(&self) {
         let mut ours = self.0.ours.subscribe();
+        // What was said before this task ran is news too.
+        if *ours.borrow() != Page::default() {
+            ours.mark_changed();
+        }
         loop {
             if ours.changed().await.is_err() {
                 return std::future::pending().await;

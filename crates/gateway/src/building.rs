@@ -382,6 +382,7 @@ impl Building {
             world: world.clone(),
             limiter: std::sync::Mutex::default(),
             open: std::sync::OnceLock::new(),
+            outbox: outbox.clone(),
         });
         let joining_programs = hub::Parts {
             name: name.clone(),
@@ -486,6 +487,7 @@ impl Building {
                 world: world.clone(),
                 busy: std::sync::Mutex::default(),
             };
+            outbox.carry(Arc::new(farmside::ReplyCarrier(cell.clone())));
             farm.own(&world, Arc::new(landlord), seen, farmside::movables(&now));
         }
 
@@ -645,11 +647,16 @@ impl Janitor {
         for one in config.agents.list.iter().filter(|one| self.keeper.claims.get(&Unit::Agent(one.id.clone())).is_some()) {
             let done = async {
                 self.lanes.tidy_subagents(&one.id).await?;
-                self.outbox.prune(&one.id).await?;
+                self.outbox.prune(&Unit::Agent(one.id.clone())).await?;
                 self.lanes.prune_runs(&one.id, before, 500).await
             };
             if let Err(failure) = done.await {
                 tracing::warn!(agent = %one.id, err = %failure, "tidying up did not work, it is tried again in a minute");
+            }
+        }
+        for (unit, _) in self.keeper.claims.all().into_iter().filter(|(unit, _)| matches!(unit, Unit::Account(..))) {
+            if let Err(failure) = self.outbox.prune(&unit).await {
+                tracing::warn!(%unit, err = %failure, "tidying up did not work, it is tried again in a minute");
             }
         }
         if self.doors.fanout().listeners() > 0 {

@@ -13,7 +13,7 @@ use clawstead_terms::{Envelope, Failure, FailureCode, Origin, Unit};
 use clawstead_world::{Accepted, Post};
 use serde_json::json;
 
-use crate::{farm::Cell, policy, suspend::Suspension};
+use crate::{farm::Cell, hub, policy, suspend::Suspension};
 
 /// Longest path of a letter from agent to agent.
 const PATH_MAX: usize = 8;
@@ -25,18 +25,30 @@ pub struct PostOffice {
     farm: Cell,
     /// Lanes write letters too, so they are made after the office and put in once.
     lanes: OnceLock<Lanes>,
+    /// Agents that programs registered here.
+    programs: OnceLock<hub::Cell>,
 }
 
 impl PostOffice {
     /// A closed office; see [`PostOffice::open`].
     #[must_use]
     pub fn new(config: Arc<ArcSwap<Config>>, suspension: Arc<Suspension>, farm: Cell) -> Self {
-        Self { config, suspension, farm, lanes: OnceLock::new() }
+        Self { config, suspension, farm, lanes: OnceLock::new(), programs: OnceLock::new() }
     }
 
     /// From now on letters are taken.
     pub fn open(&self, lanes: Lanes) {
         let _ = self.lanes.set(lanes);
+    }
+
+    /// Letters to agents of programs go to their hub.
+    pub fn know_programs(&self, programs: hub::Cell) {
+        let _ = self.programs.set(programs);
+    }
+
+    /// The hub, when the letter's agent belongs to one of its programs.
+    fn program(&self, letter: &Envelope) -> Option<&hub::Host> {
+        self.programs.get()?.get().filter(|host| host.holds(&letter.to.agent))
     }
 
     /// The farm, when the letter's agent lives at another gateway of it.
@@ -78,6 +90,11 @@ impl PostOffice {
 
     fn check(&self, letter: &Envelope) -> Result<(), Failure> {
         self.check_place(letter)?;
+        self.check_pair(letter)
+    }
+
+    /// Whether the one agent may write to the other at all.
+    fn check_pair(&self, letter: &Envelope) -> Result<(), Failure> {
         let config = self.config.load();
         if let Origin::Agent { agent, .. } = &letter.from {
             let rules = json!({"enabled": config.tools.agent_to_agent, "allow": config.tools.agent_to_agent_allow});
@@ -90,6 +107,11 @@ impl PostOffice {
 #[async_trait]
 impl Post for PostOffice {
     async fn deliver(&self, letter: Envelope) -> Result<Accepted, Failure> {
+        if let Some(host) = self.program(&letter) {
+            check_path(&letter)?;
+            self.check_pair(&letter)?;
+            return host.take(letter).await;
+        }
         if let Some(farm) = self.elsewhere(&letter) {
             check_path(&letter)?;
             return farm.mailroom.send(letter).await;

@@ -16,8 +16,11 @@ use clawstead_harness::{
     mock::{MockModel, Options},
     until,
 };
+use pair::{Consul, Pair, found};
 use serde_json::{Value, json};
 use tokio::process::Command;
+
+mod pair;
 
 const ANN: &str = "a-token-of-ann-0001";
 const BOB: &str = "a-token-of-bob-0001";
@@ -125,6 +128,158 @@ async fn tasks_outlive_the_gateway() {
     assert_eq!((&after[2]["task"], &after[2]["state"]), (open, &json!("TASK_STATE_COMPLETED")), "{after:?}\n{}", gateway.log_tail(40));
     assert!(after[2]["text"].as_str().unwrap().contains("second"), "{after:?}");
     assert_eq!(asked(&model, "msg-000001"), 1);
+}
+
+/// Takes push notifications: the ids of tasks and their states, as they come.
+async fn hook() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<(String, String)>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, heard) = (listener.local_addr().unwrap().port(), std::sync::Arc::<std::sync::Mutex<Vec<(String, String)>>>::default());
+    let kept = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let (mut bytes, mut piece) = (Vec::new(), [0_u8; 4096]);
+                let body = loop {
+                    let read = stream.read(&mut piece).await.unwrap_or(0);
+                    bytes.extend_from_slice(&piece[..read]);
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    let whole = text.split_once("\r\n\r\n").and_then(|(head, body)| {
+                        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok())?;
+                        (body.len() >= length).then(|| body.to_owned())
+                    });
+                    match whole {
+                        Some(body) => break body,
+                        None if read == 0 => return,
+                        None => {}
+                    }
+                };
+                let event: Value = serde_json::from_str(&body).unwrap_or_default();
+                let of = |paths: &[&str]| paths.iter().find_map(|path| event.pointer(path)?.as_str()).unwrap_or_default().to_owned();
+                let state = of(&["/statusUpdate/status/state", "/task/status/state"]);
+                if !state.is_empty() {
+                    kept.lock().unwrap().push((of(&["/statusUpdate/taskId", "/task/id"]), state));
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            });
+        }
+    });
+    (port, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_gateway_of_a_farm_answers_for_all_its_agents() {
+    let suite = "A2A over two gateways of a farm";
+    let (Some(python), Some(program)) = (python(suite), found("CLAWSTEAD_CONSUL", suite)) else { return };
+    let (consul, model, (hook_port, heard)) = (Consul::start(program).await, model().await, hook().await);
+    let mut pair = Pair::make(&consul.url(), &["--bus", "consul"], &model, |name, config| {
+        // Bob is known to jerry's gateway only: bobby's gateway does not serve him, whoever lets him in.
+        let mut peers = vec![json!({"name": "ann", "token": ANN})];
+        if name == "jerry-gateway" {
+            peers.push(json!({"name": "bob", "token": BOB}));
+        }
+        config["a2a"] = json!({"enabled": true, "peers": peers, "push": {"targets": [format!("127.0.0.1:{hook_port}")]}});
+    })
+    .await;
+    let here = pair.ports[0];
+    let seen = until(PATIENCE, async || {
+        let cards = [http::get(pair.ports[0], "/.well-known/agent-card.json").await.ok()?.json(), http::get(pair.ports[1], "/.well-known/agent-card.json").await.ok()?.json()];
+        cards.iter().all(|card| card["skills"].as_array().is_some_and(|skills| skills.len() == 2)).then_some(())
+    });
+    assert!(seen.await.is_some(), "both cards show both agents\n{}", pair.logs());
+
+    let steps = [
+        json!({"do": "card"}),
+        json!({"do": "verify"}),
+        json!({"do": "send", "agent": "bobby", "id": "f1", "text": "msg-000001 hello from afar"}),
+        json!({"do": "send", "agent": "bobby", "id": "f1", "text": "msg-000001 hello from afar"}),
+        json!({"do": "stream", "agent": "bobby", "id": "f2", "text": "msg-000002 !pieces 6 !pace 60 one two three four five six"}),
+        json!({"do": "begin", "agent": "bobby", "id": "f3", "text": "msg-000003 !hang"}),
+        json!({"do": "list", "agent": "bobby"}),
+        json!({"do": "begin", "agent": "bobby", "id": "f4", "text": "msg-000004 !delay 2500 later"}),
+    ];
+    let out = call(&python, here, ANN, &steps).await;
+    assert_eq!(out[0]["skills"], json!(["jerry", "bobby"]), "{out:?}");
+    assert!(out[1].as_array().is_some_and(|held| held.len() == 1 && held[0].as_str().unwrap().starts_with("jerry-gateway.")), "{out:?}");
+    assert_eq!((&out[2]["state"], &out[3]), (&json!("TASK_STATE_COMPLETED"), &out[2]), "{out:?}\n{}", pair.logs());
+    assert!(out[2]["text"].as_str().unwrap().contains("hello from afar") && asked(&model, "msg-000001") == 1, "{out:?}");
+    assert!(out[4]["pieces"].as_u64().unwrap() >= 2 && out[4]["text"].as_str().unwrap().contains("one two three four five six"), "{out:?}");
+    let (hanging, later) = (out[5]["task"].as_str().unwrap().to_owned(), out[7]["task"].as_str().unwrap().to_owned());
+    assert_eq!(out[6].as_array().unwrap().len(), 3, "{out:?}");
+    until(PATIENCE, async || (asked(&model, "msg-000003") > 0).then_some(())).await.expect("the model is asked");
+
+    // The card of a gateway is checked with the keys of another, the owner itself shows the same tasks, and a task that
+    // goes on is followed from elsewhere.
+    let there = call(&python, pair.ports[1], ANN, &[json!({"do": "get", "agent": "bobby", "task": later}), json!({"do": "verify"})]).await;
+    assert_eq!((&there[0]["task"], there[1].as_array().unwrap().len()), (&json!(later), 1), "{there:?}");
+    let keys = http::get(pair.ports[1], "/.well-known/jwks.json").await.unwrap().json();
+    assert!(keys["keys"].as_array().unwrap().iter().any(|key| key["kid"] == out[1][0]), "{keys}");
+    let target = format!("http://127.0.0.1:{hook_port}/hook");
+    let steps = [
+        json!({"do": "push", "agent": "bobby", "task": later, "id": "p1", "to": target}),
+        json!({"do": "push", "agent": "bobby", "task": later, "id": "p2", "to": "http://127.0.0.1:1/private"}),
+        json!({"do": "pushes", "agent": "bobby", "task": later}),
+        json!({"do": "wait", "agent": "bobby", "task": later}),
+        json!({"do": "unpush", "agent": "bobby", "task": later, "id": "p1"}),
+        json!({"do": "pushes", "agent": "bobby", "task": later}),
+        json!({"do": "cancel", "agent": "bobby", "task": hanging}),
+        json!({"do": "get", "agent": "bobby", "task": hanging}),
+        json!({"do": "cancel", "agent": "bobby", "task": hanging}),
+        json!({"do": "get", "agent": "bobby", "task": "no-such-task"}),
+    ];
+    let out = call(&python, here, ANN, &steps).await;
+    assert!(out[0]["id"] == "p1" && out[1]["error"].is_string(), "a private target is refused by the owner: {out:?}");
+    assert_eq!((&out[2], &out[5]), (&json!(["p1"]), &json!([])), "{out:?}");
+    assert_eq!(out[3]["state"], "TASK_STATE_COMPLETED", "{out:?}\n{}", pair.logs());
+    let told = until(PATIENCE, async || heard.lock().unwrap().contains(&(later.clone(), "TASK_STATE_COMPLETED".into())).then_some(())).await;
+    assert!(told.is_some(), "{:?}", heard.lock().unwrap());
+    assert_eq!((&out[6]["state"], &out[7]["state"]), (&json!("TASK_STATE_CANCELED"), &json!("TASK_STATE_CANCELED")), "{out:?}");
+    assert_eq!((&out[8]["error"], &out[9]["error"]), (&json!("TaskNotCancelableError"), &json!("TaskNotFoundError")), "{out:?}");
+
+    // Whom the owner does not list it does not serve.
+    let out = call(&python, here, BOB, &[json!({"do": "send", "agent": "bobby", "id": "b1", "text": "msg-000009 let me in"}), json!({"do": "send", "id": "b2", "text": "hello"})]).await;
+    assert!(out[0]["words"].as_str().is_some_and(|words| words.contains("403")) && asked(&model, "msg-000009") == 0, "{out:?}");
+    assert_eq!(out[1]["state"], "TASK_STATE_COMPLETED", "{out:?}");
+
+    // The owner is killed in the middle: the message that was sent is done once, and its task is found.
+    let begun = call(&python, here, ANN, &[json!({"do": "begin", "agent": "bobby", "id": "f5", "text": "msg-000005 !delay 3000 at last"})]).await;
+    until(PATIENCE, async || (asked(&model, "msg-000005") > 0).then_some(())).await.expect("the model is asked");
+    drop(pair.bobby.take().unwrap().kill().await);
+    let away = call(&python, here, ANN, &[json!({"do": "get", "agent": "bobby", "task": begun[0]["task"]})]).await;
+    assert!(away[0]["words"].as_str().is_some_and(|words| words.contains("bobby-gateway")), "{away:?}");
+    pair.bobby = Some(pair.start(1).await);
+    pair.together().await;
+    let again = json!({"do": "send", "agent": "bobby", "id": "f5", "text": "msg-000005 !delay 3000 at last"});
+    let answered = until(PATIENCE, async || {
+        let out = call(&python, here, ANN, std::slice::from_ref(&again)).await;
+        (out[0]["state"] == "TASK_STATE_COMPLETED").then(|| out[0].clone())
+    });
+    let answered = answered.await.expect("the link is back");
+    assert!(answered["task"] == begun[0]["task"] && answered["text"].as_str().unwrap().contains("at last"), "{answered}");
+}
+
+#[tokio::test]
+async fn cards_carry_a_signature_of_each_key_while_keys_change() {
+    let Some(python) = python("A2A signed cards") else { return };
+    let (model, port, home) = (model().await, free_port().unwrap(), tempfile::tempdir().unwrap());
+    let keys = home.path().join("keys");
+    std::fs::create_dir_all(&keys).unwrap();
+    for (name, algorithm) in [("old.pem", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..]), ("new.pem", &["-algorithm", "ED25519"])] {
+        let made = Command::new("openssl").arg("genpkey").args(algorithm).arg("-out").arg(keys.join(name)).output().await;
+        if !made.is_ok_and(|output| output.status.success()) {
+            return skipped("A2A signed cards", "openssl", "no openssl program makes keys here");
+        }
+    }
+    let mut config = served(port, &model);
+    config["a2a"]["signing"] = json!({"keys": [{"file": keys.join("old.pem"), "kid": "house-old"}, {"file": keys.join("new.pem")}]});
+    let gateway = Gateway::start(Setup { port, ..Setup::ours(&config).home(home.path()) }).await.unwrap();
+    let out = call(&python, port, ANN, &[json!({"do": "verify"})]).await;
+    let held: Vec<&str> = out[0].as_array().unwrap().iter().map(|kid| kid.as_str().unwrap()).collect();
+    assert!(held.len() == 3 && held[0] == "house-old" && held[1].starts_with("card-") && held[2].starts_with("device."), "{held:?}\n{}", gateway.log_tail(20));
+    let keys = http::get(port, "/a2a/v1/jwks.json").await.unwrap().json();
+    assert_eq!(keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect::<Vec<_>>(), held);
+    assert!(!keys.to_string().contains("\"d\""), "public halves only");
 }
 
 #[tokio::test]

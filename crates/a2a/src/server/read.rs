@@ -120,7 +120,8 @@ impl Engine {
             return Err(not_any_more(state));
         }
         // The task's door stays open meanwhile: the turn's own last event may be the one that tells of the end.
-        let stopped = self.host.cancel(&live.at).await?;
+        // A task that waits for its caller has nothing at work, and no turn begins while its door is held.
+        let stopped = if state.is_interrupted() { Stopped::Yes } else { self.host.cancel(&live.at).await? };
         let _door = live.door.lock().await;
         match (live.state(), stopped) {
             (TaskState::Canceled, _) => {}

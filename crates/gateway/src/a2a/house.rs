@@ -8,11 +8,12 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use clawstead_a2a::{
     proto::{A2aError, Content, ErrorKind, Part},
-    server::{AgentProfile, Host, KEYS_PATH, RelayCall, Relayed, Resumed, Started, Stopped, TaskRef, Turn, TurnStream},
+    server::{AgentProfile, Host, KEYS_PATH, RelayCall, Relayed, Resumed, Started, Stopped, TaskRef, Turn, TurnEvent, TurnStream},
     sign::{CardKey, CardPublicKey},
 };
 use clawstead_agent::is_conflict;
@@ -22,11 +23,14 @@ use clawstead_world::{Post as _, World};
 
 use clawstead_wire::device::DeviceIdentity;
 
-use super::{keys, relay, turn::Going};
+use super::{keys, made::MadeRow, relay, turn::Going};
 use crate::{VERSION, desk::Desk, doors::openai::derived, farm, keeper::Keeper, letters, post_office::PostOffice, taps::Taps};
 
 /// What an agent takes besides plain text: values and pictures; other texts are put into the message.
 const INPUT_MODES: [&str; 4] = ["text/plain", "application/json", "text/*", "image/*"];
+
+/// A caller that wants a message instead of a task says so in the metadata of its request or message: `"message"`.
+const ANSWER_AS: &str = "clawstead/answerAs";
 
 /// The gateway behind the protocol. Cheap to clone.
 #[derive(Clone)]
@@ -119,6 +123,11 @@ impl House {
 
     fn going(&self) -> MutexGuard<'_, BTreeMap<TaskRef, RunId>> {
         self.0.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a run made for its task besides its answer.
+    pub(super) async fn made(&self, task: &TaskRef, run: &RunId) -> MadeRow {
+        MadeRow::of(&self.0.ground.keeper, &AgentId::normalise(&task.agent), run).await
     }
 
     /// A run works no more for a task.
@@ -244,7 +253,26 @@ impl Host for House {
     }
 
     async fn start(&self, turn: Turn) -> Result<Started, Failure> {
-        self.take(turn).await.map(Started::Turn)
+        let wants_message = [&turn.metadata, &turn.message.metadata].into_iter().flatten().any(|data| data.get(ANSWER_AS).is_some_and(|how| how == "message"));
+        let mut events = self.take(turn).await?;
+        if !wants_message {
+            return Ok(Started::Turn(events));
+        }
+        // The caller keeps no task; what is no plain answer needs one all the same.
+        let mut told = Vec::new();
+        while let Some(event) = events.next().await {
+            let over = event.is_last();
+            match event {
+                TurnEvent::Done { answer, words } if told.iter().all(|event| !matches!(event, TurnEvent::Artifact { .. })) => {
+                    return Ok(Started::Reply(if answer.is_empty() { words } else { answer }));
+                }
+                event => told.push(event),
+            }
+            if over {
+                break;
+            }
+        }
+        Ok(Started::Turn(stream::iter(told).boxed()))
     }
 
     async fn cancel(&self, task: &TaskRef) -> Result<Stopped, Failure> {

@@ -8,6 +8,7 @@
 
 mod house;
 mod keys;
+mod made;
 mod relay;
 mod rows;
 mod tool;
@@ -27,6 +28,7 @@ use clawstead_wire::device::DeviceIdentity;
 use crate::{desk::Desk, farm, keeper::Keeper, post_office::PostOffice, taps::Taps};
 
 pub use relay::{Cell, Front};
+pub use made::A2aTask;
 pub use tool::A2aSend;
 
 /// What the server stands on.

@@ -85,11 +85,17 @@ impl Going {
                     while let Some(event) = self.tap.try_next() {
                         self.hear(event);
                     }
-                    let last = match *row {
-                        Ok(row) => self.end(row).await,
-                        Err(failure) => TurnEvent::Failed(failure.message),
-                    };
-                    self.ready.push_back(last);
+                    match *row {
+                        Ok(row) => {
+                            let last = self.end(row).await;
+                            if matches!(last, TurnEvent::Done { .. }) {
+                                self.ready.extend(self.house.made(&self.task, &self.run).await.events(last));
+                            } else {
+                                self.ready.push_back(last);
+                            }
+                        }
+                        Err(failure) => self.ready.push_back(TurnEvent::Failed(failure.message)),
+                    }
                     self.over = true;
                 }
             }

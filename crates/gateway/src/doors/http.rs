@@ -32,8 +32,8 @@ const TOOLS_BODY_MAX: usize = 2 * 1024 * 1024;
 pub const TOOLS_DENIED: [&str; 12] =
     ["exec", "spawn", "shell", "fs_write", "fs_delete", "fs_move", "apply_patch", "sessions_spawn", "sessions_send", "cron", "gateway", "nodes"];
 
-/// Where A2A callers look for the card of this gateway.
-const CARDS: [&str; 2] = ["/.well-known/agent-card.json", "/.well-known/agent.json"];
+/// Where A2A callers look for the card of this gateway, and for the keys that signed it.
+const CARDS: [&str; 3] = ["/.well-known/agent-card.json", "/.well-known/agent.json", clawstead_a2a::server::KEYS_PATH_WELL_KNOWN];
 
 /// Who calls over HTTP; put into the request's extensions before a mounted route runs.
 #[derive(Clone, Debug)]

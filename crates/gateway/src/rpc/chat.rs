@@ -50,6 +50,8 @@ pub struct ChatRpc {
     pub world: World,
     /// The farm, where there is one.
     pub farm: crate::farm::Cell,
+    /// Agents of programs here.
+    pub programs: crate::hub::Cell,
 }
 
 /// Wishes common to `chat.send`, `sessions.send` and `agent`.
@@ -346,6 +348,11 @@ impl ChatApi<Cx> for ChatRpc {
             && farm.mailroom.find(run.as_str()).await?.is_some()
         {
             return Ok(elsewhere_end(&run, farm.mailroom.wait(&run, limit).await?));
+        }
+        if let Some(programs) = self.programs.get()
+            && let Some(row) = programs.wait(&run, limit).await?
+        {
+            return Ok(elsewhere_end(&run, Some(row)));
         }
         let Some(row) = self.desk.lanes().wait(&run, limit).await.map_err(ErrorShape::from)? else {
             return Ok(json!({"runId": run, "status": "timeout"}));

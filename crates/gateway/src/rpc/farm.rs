@@ -7,7 +7,7 @@ use clawstead_farm::Farm;
 use clawstead_terms::{Failure, FailureCode};
 use clawstead_wire::{
     ErrorShape,
-    farm::{FarmApi, FarmDrainParams, FarmEventsParams, FarmLetterRef, FarmLettersParams, FarmMoveParams},
+    farm::{FarmApi, FarmDrainParams, FarmEventsParams, FarmLetterRef, FarmLettersParams, FarmMoveParams, FarmUnitRef},
     system::Nothing,
 };
 
@@ -50,7 +50,7 @@ impl FarmApi<Cx> for FarmRpc {
     }
 
     async fn agents(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
-        Ok(json!({ "agents": self.farm()?.membership.agents() }))
+        Ok(json!({ "agents": self.farm()?.agents() }))
     }
 
     async fn shards(&self, _: &Cx, _: Nothing) -> Result<Value, ErrorShape> {
@@ -62,6 +62,11 @@ impl FarmApi<Cx> for FarmRpc {
         let (unit, before) = self.farm()?.move_unit(&params.unit, &params.to).await?;
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(json!({"ok": true, "unit": unit.to_string(), "from": before, "to": params.to, "tookMs": ms}))
+    }
+
+    async fn repair(&self, _: &Cx, params: FarmUnitRef) -> Result<Value, ErrorShape> {
+        let (unit, epoch) = self.farm()?.repair(&params.unit).await?;
+        Ok(json!({"ok": true, "unit": unit.to_string(), "epoch": epoch}))
     }
 
     async fn drain(&self, _: &Cx, params: FarmDrainParams) -> Result<Value, ErrorShape> {

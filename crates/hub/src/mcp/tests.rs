@@ -64,6 +64,10 @@ fn tools_have_whole_schemas() {
             "push_event",
             "push_task",
             "pop_task",
+            "vault_read",
+            "vault_list",
+            "vault_write",
+            "vault_append",
             "dlq_list",
             "dlq_replay"
         ]
@@ -476,4 +480,35 @@ async fn a_stream_is_served_as_the_local_user() {
     assert!(answer["result"]["content"][0]["text"].as_str().unwrap().starts_with("FORBIDDEN: "));
     write.shutdown().await.unwrap();
     assert_eq!(served.await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn the_vault_is_offered_where_there_is_one_and_notes_have_one_writer() {
+    let mut farm = farm().await;
+    assert!(farm.hub.call(&farm.laptop, "vault_list", Map::new()).await.is_none(), "no vault, no tools");
+    assert!(!farm.hub.tools().any(|tool| tool.name.starts_with("vault_")));
+    let folder = tempfile::tempdir().unwrap();
+    let vault = crate::vault::Vault::open(folder.path(), crate::vault::Commits::Off, World::simulated(5)).await.unwrap();
+    farm.hub = farm.hub.clone().with_vault(vault);
+    assert_eq!(farm.hub.tools().filter(|tool| tool.name.starts_with("vault_")).count(), 4);
+    farm.good(&farm.laptop, "agent_register", json!({"agent_id": "mac"})).await;
+    let written = farm.good(&farm.laptop, "vault_write", json!({"agent_id": "mac", "path": "PLAN.md", "text": "# Plan"})).await;
+    assert_eq!((written["path"].as_str(), written["commit"].as_str()), (Some("agents/mac/PLAN.md"), Some("off")));
+    // Somebody edits the file; what the agent writes without looking keeps that beside.
+    std::fs::write(folder.path().join("agents/mac/PLAN.md"), "# Plan of a person").unwrap();
+    let again = farm.good(&farm.laptop, "vault_write", json!({"agent_id": "mac", "path": "PLAN.md", "text": "# Other", "revision": written["revision"]})).await;
+    let beside = again["kept_beside"].as_str().unwrap();
+    assert!(farm.good(&farm.laptop, "vault_read", json!({"path": beside})).await["text"].as_str().unwrap().contains("of a person"));
+    farm.good(&farm.laptop, "vault_append", json!({"agent_id": "mac", "path": "shared/DECISIONS.md", "entry": "We do it."})).await;
+    for (args, code) in [
+        (json!({"agent_id": "mac", "path": "agents/jerry/PLAN.md", "text": "x"}), "FORBIDDEN"),
+        (json!({"agent_id": "mac", "path": "shared/DECISIONS.md", "text": "x"}), "FORBIDDEN"),
+        (json!({"agent_id": "mac", "path": "../x.md", "text": "x"}), "INVALID_REQUEST"),
+        (json!({"agent_id": "mac", "path": "PLAN.md", "text": "x", "no": 1}), "INVALID_REQUEST"),
+    ] {
+        assert_eq!(farm.bad(&farm.laptop, "vault_write", args.clone()).await.code, code, "{args}");
+    }
+    assert_eq!(farm.bad(&farm.phone, "vault_read", json!({"path": "shared/DECISIONS.md"})).await.code, "FORBIDDEN", "a scope is needed");
+    let listed = farm.good(&farm.laptop, "vault_list", json!({"words": "we do"})).await;
+    assert_eq!(listed["notes"][0]["path"], "shared/DECISIONS.md");
 }
