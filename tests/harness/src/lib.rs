@@ -9,6 +9,7 @@
 //! * [`golden`]: what the original answered to the commands of the compatibility suite;
 //! * [`fault_proxy`] and [`nats_proxy`]: connections and messages that fail on demand; [`invariants`]: what must hold whatever
 //!   they do;
+//! * [`ha`]: a farm of three gateways over shared state, its faults, its load and its invariants;
 //! * [`platform`]: a chat platform for the loopback channel;
 //! * [`servers`]: LiteLLM and llama.cpp, the latter with the model of [`gguf`];
 //! * [`http`]: single HTTP/1.1 requests; [`process`]: what `/proc` says of a process; [`soak`]: the ledger check.
@@ -20,6 +21,7 @@ pub mod fault_proxy;
 pub mod gateway;
 pub mod gguf;
 pub mod golden;
+pub mod ha;
 pub mod http;
 pub mod invariants;
 pub mod mock;

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -44,7 +44,38 @@ struct Books {
     confirmed: u64,
     /// Shown messages by nonce: id, chat and text.
     shown: BTreeMap<String, Shown>,
-    attempts: usize,
+    calls: Vec<Called>,
+}
+
+/// A call of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// When it came.
+    pub at: Instant,
+    /// Whose it was, where the gateway has [`Platform::url_of`]; else empty.
+    pub from: String,
+    /// What it wanted.
+    pub what: What,
+}
+
+/// What a gateway wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Messages from here on.
+    Polled {
+        /// The first one not stored yet.
+        offset: u64,
+    },
+    /// An answer shown.
+    Sent {
+        /// What the platform knows repeats by.
+        nonce: String,
+    },
+    /// Whether an answer was shown.
+    Looked {
+        /// As above.
+        nonce: String,
+    },
 }
 
 /// An answer on the platform.
@@ -75,6 +106,25 @@ impl Platform {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The same, for one of several gateways: their calls are told apart.
+    #[must_use]
+    pub fn url_of(&self, gateway: &str) -> String {
+        format!("http://{}/of/{gateway}", self.address)
+    }
+
+    /// Every message is handed out once more, to whoever asks from now on, whatever was confirmed: as platforms do that
+    /// lose a confirmation. Messages keep their ids.
+    pub fn repeat_all(&self) {
+        let mut books = self.shared.books();
+        let again: Vec<Value> = books.updates.iter().map(|update| update["message"].clone()).collect();
+        for message in again {
+            let id = books.updates.len() + 1;
+            books.updates.push(json!({"id": id, "message": message}));
+        }
+        drop(books);
+        self.shared.news.notify_waiters();
     }
 
     /// Somebody writes.
@@ -119,7 +169,13 @@ impl Platform {
     /// Sends the gateway tried, repeats included.
     #[must_use]
     pub fn attempts(&self) -> usize {
-        self.shared.books().attempts
+        self.shared.books().calls.iter().filter(|call| matches!(call.what, What::Sent { .. })).count()
+    }
+
+    /// Every call so far, in the order of arrival.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Called> {
+        self.shared.books().calls.clone()
     }
 }
 
@@ -157,7 +213,6 @@ impl Shared {
     fn send(&self, body: &Value) -> Value {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let mut books = self.books();
-        books.attempts += 1;
         let shown = books.shown.entry(text("nonce")).or_insert_with(|| Shown {
             id: format!("s{}", self.next_shown.fetch_add(1, Ordering::Relaxed) + 1),
             to: text("to"),
@@ -195,16 +250,28 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let number = |name: &str| query.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-    let (status, body) = match request.uri().path() {
-        "/updates" => (StatusCode::OK, shared.updates(number("offset"), Duration::from_secs(number("timeout"))).await),
+    let path = request.uri().path().to_owned();
+    let (from, path) = match path.strip_prefix("/of/").and_then(|rest| rest.split_once('/')) {
+        Some((from, rest)) => (from.to_owned(), format!("/{rest}")),
+        None => (String::new(), path),
+    };
+    let note = |what: What| shared.books().calls.push(Called { at: Instant::now(), from: from.clone(), what });
+    let (status, body) = match path.as_str() {
+        "/updates" => {
+            note(What::Polled { offset: number("offset") });
+            (StatusCode::OK, shared.updates(number("offset"), Duration::from_secs(number("timeout"))).await)
+        }
         "/send" => {
             let body = collect(request.into_body()).await;
-            (StatusCode::OK, shared.send(&serde_json::from_slice(&body).unwrap_or_default()))
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            note(What::Sent { nonce: body["nonce"].as_str().unwrap_or_default().to_owned() });
+            (StatusCode::OK, shared.send(&body))
         }
-        "/sent" => match shared.sent(query.get("nonce").map_or("", String::as_str)) {
-            Some(body) => (StatusCode::OK, body),
-            None => (StatusCode::NOT_FOUND, json!({"error": "not shown"})),
-        },
+        "/sent" => {
+            let nonce = query.get("nonce").cloned().unwrap_or_default();
+            note(What::Looked { nonce: nonce.clone() });
+            shared.sent(&nonce).map_or((StatusCode::NOT_FOUND, json!({"error": "not shown"})), |body| (StatusCode::OK, body))
+        }
         _ => (StatusCode::NOT_FOUND, json!({"error": "no such call"})),
     };
     let mut response = Response::new(Once(Some(Bytes::from(body.to_string()))));
