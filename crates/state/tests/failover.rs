@@ -169,7 +169,7 @@ async fn a_wiped_another_or_restored_store_is_not_taken_for_the_right_one() {
     server.sql("CREATE DATABASE wiped").unwrap();
     let url = format!("postgres://postgres@127.0.0.1:{}/wiped", server.port());
     let told = say(&url).await;
-    assert!(matches!(&told, TxError::Invalid { why, .. } if why.contains("it is empty")), "{told}");
+    assert!(matches!(&told, TxError::Invalid { why, .. } if why.contains("is empty")), "{told}");
     drop(impatient(&url, None).await.unwrap());
     let told = say(&url).await;
     assert!(matches!(&told, TxError::Invalid { why, .. } if why.contains("another store")), "{told}");

@@ -132,10 +132,35 @@ async fn a_database_that_was_wiped_is_refused_until_it_is_trusted() {
     let launch = async || Gateway::launch(Setup { config: None, port, ..Setup::ours(&json!({})) }.home(home)).await.unwrap();
     let mut empty = launch().await;
     assert_eq!(empty.ended(Duration::from_secs(30)).await.unwrap(), Some(78), "{}", empty.log_text());
-    assert!(empty.log_text().contains("it is empty") && empty.log_text().contains("openclaw state trust"), "{}", empty.log_text());
+    assert!(empty.log_text().contains("is empty") && empty.log_text().contains("openclaw state trust"), "{}", empty.log_text());
     let told = done(home, &["state", "trust", "--json"]).await;
     assert!(told["forgotten"]["place"].as_str().unwrap().contains(SCHEMA), "{told}");
     let gateway = start(home, port).await;
     assert_eq!(said(port, "agent:main:kept").await, 0);
     drop(gateway);
+}
+
+/// Not a check: how long turns take over each store. `cargo test -p clawstead-harness --test postgres_move -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn turns_measured() {
+    let Some(server) = Postgres::start().unwrap() else { return };
+    let model = MockModel::start(Options::default()).await.unwrap();
+    for (name, url) in [("SQLite", None), ("PostgreSQL", Some(server.url()))] {
+        let (home, port) = (tempfile::tempdir().unwrap(), free_port().unwrap());
+        write(home.path(), &url.map_or_else(|| in_file(port, &model.v1()), |url| in_postgres(port, &model.v1(), &url)));
+        let gateway = start(home.path(), port).await;
+        let mut client = Client::connect(port).await.unwrap();
+        let mut times = Vec::new();
+        for at in 0..220 {
+            let began = std::time::Instant::now();
+            client.turn("agent:main:kept", &format!("hello {at}"), &format!("run-{at}")).await.unwrap();
+            if at >= 20 {
+                times.push(began.elapsed());
+            }
+        }
+        times.sort_unstable();
+        eprintln!("{name}: turn p50 {:?}, p95 {:?}, max {:?}", times[100], times[190], times[199]);
+        drop(gateway);
+    }
 }

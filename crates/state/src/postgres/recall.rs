@@ -74,15 +74,16 @@ impl Recall {
     pub(super) async fn check(&self, connector: &Connector, client: &Client, id: Option<&str>) -> Result<(), TxError> {
         let refuse = |why: String| {
             let why = format!(
-                "{why}. Put the right one in place (farm.state.url, farm.state.schema, or its backup), or, if this is the store from now on, say so with `openclaw state trust`"
+                "{} schema {} {why}. Put the right one in place (farm.state.url, farm.state.schema, or its backup), or, if this is the store from now on, say so with `openclaw state trust`",
+                connector.name, connector.schema
             );
-            TxError::Invalid { what: format!("the state in {} schema {}", connector.name, connector.schema), why }
+            TxError::Invalid { what: "the state of this gateway".into(), why }
         };
         let Some(id) = id else {
-            return Err(refuse(format!("it is empty, but this state folder was used with {}", self.place)));
+            return Err(refuse(format!("is empty, but this state folder was used with {}", self.place)));
         };
         if id != self.store {
-            return Err(refuse(format!("it is another store than the one this state folder was used with ({})", self.place)));
+            return Err(refuse(format!("is another store than the one this state folder was used with ({})", self.place)));
         }
         if self.confirmed == 0 {
             return Ok(());
@@ -94,7 +95,7 @@ impl Recall {
             Some(there) if there >= self.confirmed => Ok(()),
             None if age > MARKER_PROVES => Ok(()),
             _ => Err(refuse(
-                "it lacks writes that it had confirmed to this gateway: an old backup was restored, or a standby without the last writes was promoted".into(),
+                "lacks writes that it had confirmed to this gateway: an old backup was restored, or a standby without the last writes was promoted".into(),
             )),
         }
     }
