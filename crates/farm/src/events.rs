@@ -44,7 +44,8 @@ pub struct Told {
 #[derive(Clone, Debug)]
 enum What {
     Letter(Box<Head>, Event),
-    Refused(Option<Box<Head>>, &'static str),
+    /// Whose letter, the reason's code, the reason in words.
+    Refused(Option<Box<Head>>, &'static str, String),
     Other(Map<String, Value>),
 }
 
@@ -58,9 +59,10 @@ impl Told {
         out.insert("event".into(), self.name.into());
         match &self.what {
             What::Letter(head, event) => out.extend(about(head, event)),
-            What::Refused(head, code) => {
+            What::Refused(head, code, why) => {
                 out.extend(head.as_deref().map(head_of).unwrap_or_default());
                 out.insert("reason".into(), (*code).into());
+                out.insert("why".into(), why.clone().into());
             }
             What::Other(more) => out.extend(more.clone()),
         }
@@ -209,7 +211,7 @@ impl Witness for Events {
         let (from, message) = head.map_or(("", ""), |head| (head.from.as_str(), head.message_id.as_str()));
         tracing::warn!(event = "farm.msg.rejected", message, from, reason = code, "a letter was not taken: {why}");
         self.metrics.inc(M::FarmRejected, &[code]);
-        self.keep("farm.msg.rejected", code, What::Refused(head.cloned().map(Box::new), code));
+        self.keep("farm.msg.rejected", code, What::Refused(head.cloned().map(Box::new), code, why.chars().take(WHY_MAX).collect()));
     }
 }
 

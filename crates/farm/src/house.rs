@@ -1,5 +1,9 @@
 //! The farm as one gateway has it: engines, membership, mailroom and links, put together.
 
+mod care;
+mod moving;
+mod view;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -14,7 +18,6 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clawstead_bus::{Bus, Coord, Depth, MailBox, Sealed};
 use clawstead_cluster::{
     Now,
-    claim::Profile,
     keys::{GatewayKey, KeyRing, RootPin},
     letter::Timing,
     names::{is_farm, is_gateway, party_unit, unit_party},
@@ -23,8 +26,8 @@ use clawstead_cluster::{
 use clawstead_config::{CoordKind, FarmConfig, LeaseProfile, PolicyEffect, StateKind};
 use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Unit};
-use clawstead_world::{TaskKind, World};
-use serde_json::{Value, json};
+use clawstead_world::World;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -37,8 +40,7 @@ use crate::{
     link::{self, BlobPart, Boxes, Call, Desk, EventSink, FallbackBus, Keys, Links, PeerBus, Resolve, Route, Setup},
     mailroom::{Handler, Mailroom, Parts, Peers, Places, Rules},
     membership::{AgentFacts, Me, Membership, recorded_epochs},
-    ownership::{self, Failback, Heard, Host, Movable, Ownership, Seen},
-    troubles,
+    ownership::{Failback, Heard, Ownership},
 };
 
 /// How often rows that nobody needs are removed.
@@ -484,245 +486,6 @@ async fn resolve(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Farm {
-    /// What changes elsewhere is taken up; what nobody needs is removed.
-    fn look_after(&self, world: &World) {
-        let (farm, stop) = (self.clone(), world.tasks.stopping());
-        world.tasks.spawn::<_, Failure>(TaskKind::logged("farm"), async move {
-            let mut changes = farm.membership.changes();
-            let mut rounds = 0_u64;
-            let mut prune = tokio::time::interval_at(tokio::time::Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Ok(()),
-                    changed = changes.changed() => {
-                        if changed.is_err() {
-                            return Ok(());
-                        }
-                        farm.renew_key();
-                        farm.mailroom.look_again();
-                        if let Some(links) = &farm.links {
-                            links.recheck();
-                        }
-                    }
-                    _ = prune.tick() => {
-                        farm.renew_key();
-                        farm.prune().await;
-                        rounds += 1;
-                        if rounds % SWEEP_ROUNDS == 0 {
-                            farm.sweep().await;
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    /// The key that the farm's records call ours now signs from now on: `farm rotate gateway-key` makes it active in the
-    /// store and puts its file into its place; whichever comes first, both files are looked at.
-    fn renew_key(&self) {
-        let Some(folder) = &self.folder else { return };
-        let gateway = &self.membership.me().gateway;
-        let signs = self.key.load().kid().to_owned();
-        let Some(active) = self.membership.active_kid() else { return };
-        if active == signs {
-            return self.membership.settled(KEY_ELSEWHERE);
-        }
-        let found = [folder.load(gateway), folder.load_next(gateway)].into_iter().flatten().find(|key| key.kid() == active);
-        let Some(key) = found else {
-            let text = format!("the farm's active key of {gateway} is {active}, its file is not here, and this gateway signs with {signs}");
-            return self.membership.trouble(KEY_ELSEWHERE, text);
-        };
-        if let Some(links) = &self.links
-            && let Err(err) = links.set_key(key.clone())
-        {
-            tracing::error!(%err, kid = active, "links do not take the new key; they keep the old one");
-        }
-        self.key.store(Arc::new(key));
-        self.membership.settled(KEY_ELSEWHERE);
-        tracing::info!(kid = active, before = signs, "this gateway signs with its new key");
-        let told = json!({"gateway": gateway, "kid": active, "before": signs});
-        self.events.tell("farm.key.signs", "", told.as_object().cloned().unwrap_or_default());
-    }
-
-    /// Removes what the bus's engine keeps of large bodies beyond their time.
-    async fn sweep(&self) {
-        if let Some(blobs) = self.bus.blobs()
-            && let Err(err) = blobs.sweep().await
-        {
-            tracing::debug!(%err, "bodies whose time is over could not be removed; it is tried again");
-        }
-    }
-
-    async fn prune(&self) {
-        for unit in self.units() {
-            if let Err(failure) = self.mailroom.prune(&unit).await {
-                tracing::warn!(%unit, err = %failure, "old letters could not be removed; it is tried again in a minute");
-            }
-        }
-    }
-
-    /// From now on units are claimed, and given up, as the ownership records say. Nothing happens where units do not
-    /// move, or when it was called before.
-    pub fn own(&self, world: &World, host: Arc<dyn Host>, seen: mpsc::UnboundedReceiver<Seen>, units: Vec<Movable>) {
-        let Some(heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let me = self.membership.me();
-        let profile = match self.lease {
-            LeaseProfile::Fast => Profile::FAST,
-            LeaseProfile::Lan => Profile::LAN,
-            LeaseProfile::Wan => Profile::WAN,
-        };
-        let parts = ownership::Parts {
-            me: me.gateway.clone(),
-            incarnation: me.incarnation,
-            coord: self.coord.clone(),
-            keeper: self.keeper.clone(),
-            world: world.clone(),
-            profile,
-            failback: self.failback,
-            began: self.membership.began(),
-            host,
-            heard,
-            seen,
-        };
-        let _ = self.owning.set(Ownership::start(parts, units));
-    }
-
-    /// Who owns what; none where units do not move.
-    #[must_use]
-    pub fn ownership(&self) -> Option<&Ownership> {
-        self.owning.get()
-    }
-
-    /// Which gateway owns what, for people and programs.
-    #[must_use]
-    pub fn shards(&self) -> Value {
-        let Some(ownership) = self.ownership() else { return json!({"moves": false, "shards": [], "drains": {}}) };
-        let alerts = ownership.alerts();
-        let rows = ownership.standing().into_iter().map(|(unit, standing)| {
-            let mut row = json!({"unit": unit.to_string(), "here": standing.acting});
-            if let Some(record) = &standing.record {
-                row["owner"] = record.owner.clone().into();
-                row["epoch"] = record.epoch.into();
-                row["since"] = record.since.clone().into();
-                row["prefer"] = json!(record.prefer);
-                row["failover"] = json!(record.failover);
-                row["healthy"] = self.membership.of(&unit).is_some_and(|place| place.alive).into();
-            }
-            if let Some(alert) = alerts.get(&unit) {
-                row["alert"] = (*alert).into();
-            }
-            row
-        });
-        json!({"moves": true, "shards": rows.collect::<Vec<_>>(), "drains": ownership.drains()})
-    }
-
-    /// True for a unit that moves between the gateways of this farm.
-    #[must_use]
-    pub fn is_movable(&self, unit: &Unit) -> bool {
-        self.ownership().is_some_and(|ownership| ownership.moves(unit))
-    }
-
-    /// What we keep, with our fences.
-    #[must_use]
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
-    }
-
-    /// Where a unit is. One that moves and that nobody has just now is waited for, `limit` at most.
-    pub async fn located(&self, unit: &Unit, limit: Duration) -> Located {
-        let Some(ownership) = self.ownership().filter(|ownership| ownership.moves(unit)) else {
-            return self.elsewhere(unit).map_or(Located::Here, Located::At);
-        };
-        let (mut owned, mut seen) = (ownership.changes(), self.membership.changes());
-        let look = || {
-            if ownership.is_ours(unit) {
-                return Some(Located::Here);
-            }
-            let place = self.membership.of(unit).filter(|place| place.alive && place.gateway != self.membership.me().gateway)?;
-            Some(Located::At(place.gateway))
-        };
-        let wait = async {
-            loop {
-                if let Some(found) = look() {
-                    return found;
-                }
-                let gone = tokio::select! {
-                    biased;
-                    changed = owned.changed() => changed.is_err(),
-                    changed = seen.changed() => changed.is_err(),
-                };
-                if gone {
-                    return Located::Nobody;
-                }
-            }
-        };
-        tokio::time::timeout(limit, wait).await.unwrap_or(Located::Nobody)
-    }
-
-    fn owning(&self) -> Result<&Ownership, Failure> {
-        self.ownership().ok_or_else(|| {
-            Failure::invalid("the agents of this gateway do not move: their state is in its own folder")
-                .with_hint("farm.state.kind=\"postgres\" shares it; `openclaw state copy` takes it there")
-        })
-    }
-
-    fn known_gateway(&self, name: &str) -> Result<(), Failure> {
-        let all = self.membership.gateways();
-        if all.iter().any(|gateway| gateway.name == name) {
-            return Ok(());
-        }
-        let names: Vec<String> = all.into_iter().map(|gateway| gateway.name).collect();
-        Err(Failure::not_found(format!("there is no gateway {name} in this farm")).with_hint(format!("gateways: {}", names.join(", "))))
-    }
-
-    /// Gives a unit (an agent's id, or a unit as [`Farm::shards`] shows it) to a gateway in order. Answers with the unit
-    /// and who had it.
-    ///
-    /// # Errors
-    /// `NotFound` for an unknown unit or gateway, `Unavailable` when the gateway is not healthy or it took too long.
-    pub async fn move_unit(&self, unit: &str, to: &str) -> Result<(Unit, String), Failure> {
-        let ownership = self.owning()?;
-        let all = ownership.standing();
-        let agent = Unit::Agent(clawstead_terms::AgentId::normalise(unit));
-        let wanted = Unit::parse(unit).filter(|unit| all.contains_key(unit)).unwrap_or(agent);
-        let Some(standing) = all.get(&wanted) else {
-            let units: Vec<String> = all.keys().map(ToString::to_string).collect();
-            return Err(Failure::not_found(format!("there is no {unit} that could move")).with_hint(format!("units: {}", units.join(", "))));
-        };
-        self.known_gateway(to)?;
-        let healthy = self.membership.gateways().into_iter().any(|gateway| gateway.name == to && gateway.healthy);
-        if !healthy {
-            return Err(Failure::unavailable(format!("{to} is not healthy"), 5_000).with_hint("openclaw farm gateways"));
-        }
-        if ownership.drains().contains_key(to) {
-            return Err(Failure::invalid(format!("{to} is drained")).with_hint(format!("openclaw farm drain {to} --undo")));
-        }
-        let before = standing.record.as_ref().map_or_else(String::new, |record| record.owner.clone());
-        ownership.move_to(&wanted, to).await?;
-        Ok((wanted, before))
-    }
-
-    /// Empties a gateway in order, or lets it have units again. Answers with what it still has.
-    ///
-    /// # Errors
-    /// `NotFound` for an unknown gateway; what the coordination store says.
-    pub async fn drain(&self, gateway: &str, undo: bool, why: &str) -> Result<Vec<String>, Failure> {
-        let ownership = self.owning()?;
-        self.known_gateway(gateway)?;
-        if undo {
-            ownership.set_drain(gateway, None).await?;
-            return Ok(Vec::new());
-        }
-        let others = self.membership.gateways().into_iter().filter(|other| other.healthy && other.name != gateway && !ownership.drains().contains_key(&other.name));
-        if others.count() == 0 {
-            return Err(Failure::unavailable(format!("no other healthy gateway is there to take what {gateway} has"), 5_000));
-        }
-        let drain = ownership::Drain { at: self.membership.now().wall, by: self.membership.me().gateway.clone(), why: why.to_owned() };
-        ownership.set_drain(gateway, Some(drain)).await?;
-        Ok(ownership.wait_empty(gateway).await)
-    }
-
     /// Units of ours that letters come to.
     #[must_use]
     pub fn units(&self) -> Vec<Unit> {
@@ -733,31 +496,6 @@ impl Farm {
     #[must_use]
     pub fn elsewhere(&self, unit: &Unit) -> Option<String> {
         self.membership.of(unit).map(|place| place.gateway).filter(|gateway| *gateway != self.membership.me().gateway)
-    }
-
-    /// A new policy, from a config that was edited.
-    ///
-    /// # Errors
-    /// When a rule cannot be used; the one before stays.
-    pub fn set_policy(&self, config: &FarmConfig) -> Result<(), String> {
-        self.policy.store(Arc::new(policy_of(config).map_err(|why| format!("farm.policy: {why}"))?));
-        self.mailroom.look_again();
-        Ok(())
-    }
-
-    /// Takes up what may change while a gateway runs: policy, roots, the time letters wait, unsigned letters.
-    ///
-    /// # Errors
-    /// When a part cannot be used; what was before of it stays.
-    pub fn take_up(&self, config: &FarmConfig) -> Result<(), String> {
-        self.rules.store(Arc::new(rules_of(config)));
-        let roots: Result<Vec<RootPin>, String> = config.roots.iter().map(|text| root_pin(text)).collect();
-        let believed = roots.and_then(|roots| self.membership.believe(roots)).map_err(|why| format!("farm.roots: {why}"));
-        let allowed = self.set_policy(config);
-        if let Some(links) = &self.links {
-            links.recheck();
-        }
-        believed.and(allowed)
     }
 
     /// The policy in force: the one place that decides what others may ask of our agents.
@@ -784,164 +522,4 @@ impl Farm {
         self.coord.clone()
     }
 
-    /// Everything at a glance.
-    ///
-    /// # Errors
-    /// When the state store cannot be read.
-    pub async fn status(&self) -> Result<Value, Failure> {
-        let me = self.membership.me();
-        let (mut queued, mut in_flight, mut delivered, mut dead) = (0_u64, 0_u64, 0_u64, 0_u64);
-        for unit in self.units() {
-            for sent in self.mailroom.sent(&unit, SHOWN_MAX).await? {
-                use clawstead_cluster::envelope::MailState;
-                match sent.row.state {
-                    MailState::Queued if sent.row.sends > 0 => in_flight += 1,
-                    MailState::Queued => queued += 1,
-                    MailState::Delivered => delivered += 1,
-                    _ => {}
-                }
-            }
-            dead += self.mailroom.dead(&unit, SHOWN_MAX).await?.iter().filter(|dead| dead.replayed_as.is_none()).count() as u64;
-        }
-        let (beats, missed) = self.membership.heartbeats();
-        let counts: BTreeMap<String, u64> = self.events.counts().into_iter().fold(BTreeMap::new(), |mut sums, ((name, reason), count)| {
-            let name = if reason.is_empty() { name.to_owned() } else { format!("{name}.{reason}") };
-            *sums.entry(name).or_default() += count;
-            sums
-        });
-        let mut out = json!({
-            "farm": me.farm,
-            "gateway": me.gateway,
-            "key": self.kid(),
-            "coord": {},
-            "bus": {},
-            "gateways": self.membership.gateways(),
-            "agents": self.membership.agents(),
-            "letters": {"queued": queued, "inFlight": in_flight, "delivered": delivered, "dead": dead},
-            "heartbeats": {"sent": beats, "missed": missed},
-            "events": counts,
-            "refusedLately": self.refused_lately(),
-            "refusals": troubles::refused(&counts),
-            "problems": self.membership.problems(),
-        });
-        troubles::look(self, &mut out).await;
-        if let Some(links) = &self.links {
-            out["links"] = serde_json::to_value(links.status()).unwrap_or_default();
-        }
-        Ok(out)
-    }
-
-    /// Letters that were not taken lately, newest first: when, why, from whom.
-    fn refused_lately(&self) -> Vec<Value> {
-        let (latest, _) = self.events.since(None, crate::events::KEPT_MAX);
-        let refused = latest.iter().rev().filter(|event| event.get("event").and_then(Value::as_str) == Some("farm.msg.rejected"));
-        refused
-            .take(REFUSED_SHOWN)
-            .map(|event| json!({"at": event["at"], "reason": event["reason"], "why": event["why"], "from": event["from"], "to": event["to"],
-                "fromGateway": event["fromGateway"], "messageId": event["messageId"]}))
-            .collect()
-    }
-
-    /// Letters of our units, newest first.
-    ///
-    /// # Errors
-    /// When the state store cannot be read.
-    pub async fn letters(&self, agent: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
-        let mut out: Vec<(clawstead_terms::Millis, Value)> = Vec::new();
-        for unit in self.wanted(agent) {
-            for sent in self.mailroom.sent(&unit, limit).await? {
-                out.push((sent.head.created_at, sent_json(&sent)));
-            }
-            for taken in self.mailroom.taken(&unit, SHOWN_MAX).await? {
-                out.push((taken.head.created_at, taken_json(&taken)));
-            }
-        }
-        out.sort_by(|a, b| b.0.cmp(&a.0));
-        Ok(out.into_iter().take(limit).map(|(_, value)| value).collect())
-    }
-
-    /// One letter with its life.
-    ///
-    /// # Errors
-    /// `NotFound` when nothing is known of it here.
-    pub async fn letter(&self, id: &str) -> Result<Value, Failure> {
-        let all = self.letters(None, SHOWN_MAX).await?;
-        let found = all.into_iter().find(|letter| letter.get("messageId").and_then(Value::as_str) == Some(id));
-        found.ok_or_else(|| Failure::not_found(format!("nothing is known here of the letter {id}")))
-    }
-
-    /// Dead letters of our units, newest first, without their bodies.
-    ///
-    /// # Errors
-    /// When the state store cannot be read.
-    pub async fn dead_letters(&self, agent: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
-        let mut out = Vec::new();
-        for unit in self.wanted(agent) {
-            for dead in self.mailroom.dead(&unit, limit).await? {
-                out.push(json!({"messageId": dead.head.message_id, "reason": dead.reason, "from": dead.head.from, "to": dead.head.to, "kind": dead.head.kind,
-                    "capability": dead.head.capability, "at": dead.at, "createdAt": dead.head.created_at, "replayedAs": dead.replayed_as}));
-            }
-        }
-        out.truncate(limit);
-        Ok(out)
-    }
-
-    /// A dead letter with its body and its life.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none.
-    pub async fn dead_letter(&self, id: &str) -> Result<Value, Failure> {
-        let (_, dead) = self.find_dead(id).await?;
-        serde_json::to_value(&dead).map_err(|err| Failure::internal(err.to_string()))
-    }
-
-    /// Sends a new letter in place of a dead one; answers with its id.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none, `InvalidRequest` when it was replayed.
-    pub async fn replay(&self, id: &str) -> Result<String, Failure> {
-        let (unit, _) = self.find_dead(id).await?;
-        self.mailroom.replay(&unit, id).await
-    }
-
-    /// Removes a dead letter for good.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none.
-    pub async fn drop_dead(&self, id: &str) -> Result<(), Failure> {
-        let (unit, _) = self.find_dead(id).await?;
-        self.mailroom.drop_dead(&unit, id).await
-    }
-
-    async fn find_dead(&self, id: &str) -> Result<(Unit, crate::mailroom::DeadRow), Failure> {
-        for unit in self.units() {
-            let found: Option<crate::mailroom::DeadRow> = self.keeper.get(&unit, clawstead_state::Table::DeadLetters, id).await?;
-            if let Some(dead) = found {
-                return Ok((unit, dead));
-            }
-        }
-        Err(Failure::not_found(format!("no dead letter {id} is kept here")).with_hint("openclaw farm dlq list"))
-    }
-
-    fn wanted(&self, agent: Option<&str>) -> Vec<Unit> {
-        let all = self.units();
-        match agent {
-            None => all,
-            Some(id) => all.into_iter().filter(|unit| unit_party(unit).as_deref() == Some(id)).collect(),
-        }
-    }
-}
-
-fn sent_json(sent: &crate::mailroom::SentRow) -> Value {
-    json!({"direction": "out", "messageId": sent.head.message_id, "correlationId": sent.head.correlation_id, "causationId": sent.head.causation_id,
-        "state": sent.row.state, "kind": sent.head.kind, "from": sent.head.from, "to": sent.head.to, "session": sent.head.session,
-        "capability": sent.head.capability, "createdAt": sent.head.created_at, "expiresAt": sent.head.expires_at, "attempts": sent.row.sends,
-        "gateway": sent.gateway, "run": sent.run, "lastError": sent.row.last_error, "history": sent.history})
-}
-
-fn taken_json(taken: &crate::mailroom::TakenRow) -> Value {
-    json!({"direction": "in", "messageId": taken.head.message_id, "correlationId": taken.head.correlation_id, "causationId": taken.head.causation_id,
-        "state": taken.row.state, "kind": taken.head.kind, "from": taken.head.from, "to": taken.head.to, "session": taken.head.session,
-        "capability": taken.head.capability, "createdAt": taken.head.created_at, "expiresAt": taken.head.expires_at, "attempts": taken.row.attempt + 1,
-        "gateway": taken.head.from_gateway, "lastError": Some(&taken.row.code).filter(|code| !code.is_empty()), "history": taken.history})
 }

@@ -197,7 +197,10 @@ async fn m12_a_body_whose_source_is_dead_is_waited_for_and_then_given_up() {
     let end = pair.ask("run-2", &text).await;
     assert!(end.failure.unwrap().message.contains("body_unavailable"));
     let dead = pair.jerry.room.dead(&agent("jerry"), 10).await.unwrap();
-    assert_eq!((dead.len(), dead[0].reason.as_str(), dead[0].history.iter().filter(|told| told.event.name() == "farm.msg.sent").count()), (1, "body_unavailable", 9));
+    assert_eq!(
+        (dead.len(), dead[0].reason.as_str(), dead[0].history.iter().filter(|told| told.event.name() == "farm.msg.sent").count()),
+        (1, "body_unavailable", 9)
+    );
     // Sent again when the link is there, it arrives, and its body has gone with it.
     pair.across.join(&pair.jerry);
     pair.jerry.room.replay(&agent("jerry"), &dead[0].head.message_id).await.unwrap();

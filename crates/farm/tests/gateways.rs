@@ -7,11 +7,28 @@ mod kit;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use clawstead_bus::{MailBox, Sealed, memory::{Memory, Part}};
-use clawstead_cluster::{envelope::{MailState, Outbound, Priority, seal_letter}, keys::{FarmRoot, GatewayKey, KeyStatus}};
+use clawstead_bus::{
+    MailBox, Sealed,
+    memory::{Memory, Part},
+};
+use clawstead_cluster::{
+    envelope::{MailState, Outbound, Priority, seal_letter},
+    keys::{FarmRoot, GatewayKey, KeyStatus},
+};
 use clawstead_config::{DevFlag, Env, FarmConfig, Paths, Profile, ReadOptions, SecretOptions, Snapshot, Strictness};
-use clawstead_farm::{Farm, Ground, OpenError, Prepared, Relay, engines::Engines, enrol, key_files::KeyFolder, link::{Call, EventSink}, membership::AgentFacts, prepare_on};
-use clawstead_state::{MemoryStore, Store as _, keeper::{Claims, Keeper}};
+use clawstead_farm::{
+    Farm, Ground, OpenError, Prepared, Relay,
+    engines::Engines,
+    enrol,
+    key_files::KeyFolder,
+    link::{Call, EventSink},
+    membership::AgentFacts,
+    prepare_on,
+};
+use clawstead_state::{
+    MemoryStore, Store as _,
+    keeper::{Claims, Keeper},
+};
 use clawstead_terms::{Failure, Fence};
 use clawstead_world::World;
 use kit::{Echo, Wrong, agent, letter};
@@ -234,7 +251,15 @@ async fn k2_a_revoked_key_is_refused_everywhere_within_a_minute() {
     let key = KeyFolder::of(jerry.dir.path()).load("jerry-gateway").unwrap();
     let steal = async |to: &str, run: &str| {
         let made = letter(&jerry.world, "jerry", to, run, run);
-        let out = Outbound { farm_id: "octant", source: &agent("jerry"), epoch: 7, target_gateway: None, correlation_id: None, ttl_default_ms: 300_000, priority: Priority::Normal };
+        let out = Outbound {
+            farm_id: "octant",
+            source: &agent("jerry"),
+            epoch: 7,
+            target_gateway: None,
+            correlation_id: None,
+            ttl_default_ms: 300_000,
+            priority: Priority::Normal,
+        };
         let bytes = seal_letter(&made, &out, &key).unwrap().to_bytes().unwrap();
         let sealed = Sealed { message_id: made.id.to_string(), attempt: 0, bytes: bytes.into() };
         site.memory.bus("thief").publish(&MailBox::Unit(to.into()), &sealed).await.unwrap();
@@ -300,7 +325,9 @@ async fn t1_a_wrong_clock_is_named() {
         bobby.sees("jerry").await;
         let named = || {
             let gateways = jerry.farm.membership.gateways();
-            gateways.iter().any(|one| one.name == "bobby-gateway" && one.problems.iter().any(|text| text.contains(way) && (text.contains("600 s") || text.contains("599 s"))))
+            gateways.iter().any(|one| {
+                one.name == "bobby-gateway" && one.problems.iter().any(|text| text.contains(way) && (text.contains("600 s") || text.contains("599 s")))
+            })
         };
         jerry.until("the clock is named", named).await;
         assert!(jerry.farm.membership.gateways().iter().all(|one| one.name != "jerry-gateway" || one.problems.is_empty()), "not our own");

@@ -134,7 +134,8 @@ async fn m13_a_replay_after_the_effect_does_nothing_and_works_once() {
     let dead = jerry.room.dead(&agent("jerry"), 10).await.unwrap();
     let id = dead[0].head.message_id.clone();
     let replayed = jerry.room.replay(&agent("jerry"), &id).await.unwrap();
-    let acked = async || jerry.room.sent(&agent("jerry"), 10).await.unwrap().iter().any(|sent| sent.head.message_id == replayed && sent.row.state == MailState::Acked);
+    let acked =
+        async || jerry.room.sent(&agent("jerry"), 10).await.unwrap().iter().any(|sent| sent.head.message_id == replayed && sent.row.state == MailState::Acked);
     while !acked().await {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -193,7 +194,13 @@ async fn m14_letters_by_hand_are_refused_unless_allowed_and_then_handled_once() 
         let removed = Arc::new(Mutex::new(0));
         let letter = r#"{"from":"jerry","to":"bobby","body":"Check Nomad status","timestamp":"2026-01-01T00:00:00Z"}"#;
         let now = clawstead_cluster::format_stamp(bobby.world.clock.now());
-        for (name, raw) in [("msg-1", letter), ("msg-1", letter), ("msg-2", "{not json"), ("msg-3", r#"{"from":"jerry","body":"/exec rm"}"#), ("msg-4", r#"{"schema_version":"1.0"}"#)] {
+        for (name, raw) in [
+            ("msg-1", letter),
+            ("msg-1", letter),
+            ("msg-2", "{not json"),
+            ("msg-3", r#"{"from":"jerry","body":"/exec rm"}"#),
+            ("msg-4", r#"{"schema_version":"1.0"}"#),
+        ] {
             let removed = Arc::clone(&removed);
             let settle = Settle::new(move || {
                 *removed.lock().unwrap() += 1;
@@ -266,7 +273,11 @@ async fn letters_to_and_from_a_gateway_that_is_away_for_six_hours_arrive_when_it
     tokio::time::sleep(HOUR * 6).await;
     let sent = home.room.sent(&agent("jerry"), 10).await.unwrap();
     assert_eq!(sent.len(), 2);
-    assert!(sent.iter().all(|sent| sent.row.state == MailState::Queued && sent.row.spent_retries() == 0 && sent.row.sends <= 8), "{:?}", sent.iter().map(|sent| &sent.row).collect::<Vec<_>>());
+    assert!(
+        sent.iter().all(|sent| sent.row.state == MailState::Queued && sent.row.spent_retries() == 0 && sent.row.sends <= 8),
+        "{:?}",
+        sent.iter().map(|sent| &sent.row).collect::<Vec<_>>()
+    );
     farm.memory.heal("laptop", Part::Bus);
     farm.map.0.write().unwrap().insert(agent("bobby"), Place { gateway: "laptop".into(), epoch: 1, alive: true });
     home.room.look_again();
@@ -304,7 +315,8 @@ async fn k2_queued_letters_of_a_revoked_key_are_given_up_and_signed_anew() {
     farm.map.0.write().unwrap().insert(agent("bobby"), Place { gateway: "bobby-gateway".into(), epoch: 1, alive: false });
     let now = farm.seed.clock.now();
     let new = GatewayKey::generate("jerry-gateway", &*farm.seed.rng).unwrap();
-    let approve = |key: &GatewayKey, stage| farm.root.approve("jerry-gateway", &key.public(), now.plus(-3_600_000), now.plus(90 * 86_400_000)).stage(stage).clone();
+    let approve =
+        |key: &GatewayKey, stage| farm.root.approve("jerry-gateway", &key.public(), now.plus(-3_600_000), now.plus(90 * 86_400_000)).stage(stage).clone();
     for node in [&jerry, &bobby] {
         let mut ring = node.ring.write().unwrap();
         ring.put(&approve(&farm.keys["jerry-gateway"], KeyStatus::Revoked)).unwrap();

@@ -94,7 +94,11 @@ mod tests {
         let farm = Farm::new(1);
         let mut letter = farm.letter();
         letter.body = Some(json!({"text": ""}));
-        let empty = { let mut bare = letter.clone(); bare.body = None; serde_json::to_vec(&bare).unwrap().len() } + json!({"text": ""}).to_string().len();
+        let empty = {
+            let mut bare = letter.clone();
+            bare.body = None;
+            serde_json::to_vec(&bare).unwrap().len()
+        } + json!({"text": ""}).to_string().len();
         let limit = 64 * 1024;
         let room = limit - GROWTH_BYTES - empty;
         for (size, apart) in [(1, false), (room - 1, false), (room, false), (room + 1, true), (1024 * 1024 + 1, true), (BODY_BYTES_MAX - 11, true)] {

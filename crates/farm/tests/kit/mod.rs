@@ -209,7 +209,17 @@ impl Farm {
             records.push(approved.stage(KeyStatus::Active).clone());
             keys.insert((*gateway).to_owned(), key);
         }
-        Self { root, records, keys, map: Arc::new(Map::default()), memory: Memory::new(), seed, peers: BTreeMap::new(), rules: Rules { letter_ttl_ms: 300_000, ..Rules::default() }, skew: BTreeMap::new() }
+        Self {
+            root,
+            records,
+            keys,
+            map: Arc::new(Map::default()),
+            memory: Memory::new(),
+            seed,
+            peers: BTreeMap::new(),
+            rules: Rules { letter_ttl_ms: 300_000, ..Rules::default() },
+            skew: BTreeMap::new(),
+        }
     }
 
     pub async fn raise(&self, gateway: &str, agents: &[&str], store: Arc<MemoryStore>, epoch: u64) -> Node {

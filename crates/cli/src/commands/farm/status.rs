@@ -14,6 +14,9 @@ use crate::{
     rpc::{self, Common},
 };
 
+/// Letters that were refused lately, of which the reason is shown.
+const REFUSED_SHOWN: usize = 3;
+
 /// What the running gateway knows.
 #[derive(clap::Args)]
 pub struct Args {
@@ -202,6 +205,11 @@ fn status_lines(found: &Value) -> Vec<String> {
     let refused: Vec<String> = found["refusals"].as_object().into_iter().flatten().map(|(why, count)| format!("{count} {why}")).collect();
     if !refused.is_empty() {
         lines.push(format!("Refused   {} (since the start; openclaw farm policy explain, openclaw farm keys)", refused.join(" · ")));
+    }
+    for one in list(found, "refusedLately").iter().take(REFUSED_SHOWN) {
+        let why = one["why"].as_str().unwrap_or_default();
+        let from = one["from"].as_str().map(|from| format!("{from}: ")).unwrap_or_default();
+        lines.push(format!("          {from}{why}"));
     }
     if count("dead") > 0 {
         lines.push("          openclaw farm dlq list".into());
