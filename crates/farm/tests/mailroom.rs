@@ -74,6 +74,7 @@ async fn a_letter_nobody_takes_in_time_ends_as_a_dead_letter_and_can_be_replayed
     assert!(jerry.room.replay(&agent("jerry"), &dead[0].head.message_id).await.is_err(), "once is enough");
 }
 
+/// Fault row M9.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_breaks_three_times_is_left_alone_and_others_go_on() {
     let farm = Farm::new(&["jerry-gateway", "bobby-gateway"]);

@@ -126,7 +126,7 @@ async fn scripted(answers: &'static [(u16, u64, &'static str)]) -> (String, toki
 }
 
 #[tokio::test]
-async fn an_index_that_goes_back_is_asked_anew_and_an_empty_prefix_is_no_fault() {
+async fn c6_an_index_that_goes_back_is_asked_anew_and_an_empty_prefix_is_no_fault() {
     const ONE: &str = r#"[{"Key":"p/a","Value":"MQ==","ModifyIndex":90}]"#;
     const RESTORED: &str = r#"[{"Key":"p/a","Value":"MA==","ModifyIndex":40}]"#;
     let (url, mut asked) = scripted(&[(404, 80, ""), (200, 90, ONE), (200, 90, ONE), (200, 40, RESTORED), (200, 41, RESTORED), (404, 95, "")]).await;
