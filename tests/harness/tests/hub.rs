@@ -10,11 +10,13 @@ use std::{
 };
 
 use clawstead_harness::{
+    PATIENCE,
     engines::our_binary,
     free_port,
     gateway::{Gateway, Setup, config},
     http,
     mock::{MockModel, Options, Rule},
+    until,
 };
 use pair::{Consul, Pair, add_rules, allow, found, run};
 use serde_json::{Value, json};
@@ -69,7 +71,13 @@ async fn model() -> MockModel {
         say: Some("Mac answered: {result}".into()),
         ..Rule::default()
     };
-    let rules = vec![say("check the nomad status", "All seven jobs run."), say("think long about it", "Yes, in the end."), ask("ask mac what it sees")];
+    let leave = Rule {
+        contains: "leave mac a question".into(),
+        tool: Some("sessions_send".into()),
+        arguments: json!({"agentId": "mac", "message": "Mac, what do you see?", "timeoutSeconds": 1}),
+        ..Rule::default()
+    };
+    let rules = vec![leave, say("check the nomad status", "All seven jobs run."), say("think long about it", "Yes, in the end."), ask("ask mac what it sees")];
     MockModel::start(Options { remember: true, rules, ..Options::default() }).await.unwrap()
 }
 
@@ -143,11 +151,26 @@ async fn programs_of_two_gateways_reach_all_agents_of_the_farm() {
     asks_mac(&python, &pair, &pair.homes[1], "bobby", "A window, and a tree.").await;
     asks_mac(&python, &pair, &pair.homes[0], "jerry", "Still a window.").await;
 
-    // mac's gateway dies and comes back: mac is who it was, and is reached again.
+    // An answer that comes when nobody waits any more goes to the session of who asked.
+    let said = run(&pair.homes[0], &["agent", "--agent", "jerry", "--message", "Please leave mac a question"]).await.to_string();
+    assert!(said.contains("timeout"), "{said}");
+    play(&python, pair.ports[0], "farm_answer", json!({"answer": "msg-000077 It was a cat."})).await;
+    assert!(until(PATIENCE, async || (asked(&model, "msg-000077") > 0).then_some(())).await.is_some(), "{}", pair.logs());
+
+    // mac's gateway dies while bobby waits for mac: the question is there when it is back, and so is mac.
+    let home = pair.homes[1].clone();
+    let asked = tokio::spawn(async move { run(&home, &["agent", "--agent", "bobby", "--message", "Please ask mac what it sees"]).await.to_string() });
+    let waits = until(PATIENCE, async || {
+        let letters = run(&pair.homes[1], &["farm", "letters", "--json"]).await;
+        letters["letters"].as_array()?.iter().any(|letter| letter["to"] == "mac" && letter["state"] == "delivered").then_some(())
+    });
+    assert!(waits.await.is_some(), "{}", run(&pair.homes[1], &["farm", "letters", "--json"]).await);
     drop(pair.jerry.take().unwrap().kill().await);
     pair.jerry = Some(pair.start(0).await);
     pair.together().await;
-    asks_mac(&python, &pair, &pair.homes[1], "bobby", "The same tree.").await;
+    play(&python, pair.ports[0], "farm_answer", json!({"answer": "The same tree."})).await;
+    let said = asked.await.unwrap();
+    assert!(said.contains("The same tree."), "{said}\n{}", pair.logs());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
