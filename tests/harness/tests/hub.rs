@@ -173,6 +173,65 @@ async fn programs_of_two_gateways_reach_all_agents_of_the_farm() {
     assert!(said.contains("The same tree."), "{said}\n{}", pair.logs());
 }
 
+/// A Redis server with a folder of its own. Dropping it ends it.
+struct Redis {
+    child: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Redis {
+    async fn start(program: PathBuf) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port().unwrap());
+        let mut command = Command::new(program);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--dir"]).arg(folder.path());
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let up = until(PATIENCE, async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)).await;
+        assert!(up.is_some(), "Redis does not listen");
+        Self { child, port, _folder: folder }
+    }
+
+    /// What `redis-cli` would be told, as it comes over the wire.
+    async fn ask(&self, words: &[&str]) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(format!("{}\r\nQUIT\r\n", words.join(" ")).as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await.unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_programs_remember_in_redis_is_where_redis_cli_finds_it() {
+    let suite = "hubs of two gateways with FastMCP over Redis";
+    let (Some(python), Some(program)) = (found("CLAWSTEAD_FASTMCP_PYTHON", suite), found("CLAWSTEAD_CONSUL", suite)) else { return };
+    let Some(server) = found("CLAWSTEAD_REDIS_SERVER", suite) else { return };
+    let (consul, redis, model) = (Consul::start(program).await, Redis::start(server).await, model().await);
+    let bus = ["--bus", "redis", "--bus-addr", &format!("redis://127.0.0.1:{}", redis.port)];
+    let pair = Pair::make(&consul.url(), &bus, &model, |_, config| {
+        config["farm"]["hub"] = json!({"enabled": true, "peers": peers(), "memory": "redis"});
+        add_rules(config, vec![allow("mac", "*"), allow("*", "mac")]);
+    })
+    .await;
+    play(&python, pair.ports[0], "farm_first", json!({"other": format!("http://127.0.0.1:{}/mcp", pair.ports[1])})).await;
+    let said = redis.ask(&["GET", "openclaw:agents:mac:memory:mood"]).await;
+    assert!(said.contains(r#"{"is":"calm"}"#), "{said}");
+    let said = redis.ask(&["GET", "openclaw:shared:color"]).await;
+    assert!(said.contains("blue"), "{said}");
+    let said = redis.ask(&["LRANGE", "openclaw:shared:recent-events", "0", "-1"]).await;
+    assert!(said.contains("nomad-alert-cleared"), "{said}");
+    let said = redis.ask(&["LLEN", "openclaw:shared:task-queue"]).await;
+    assert!(said.starts_with(":0"), "every task was given: {said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_vault_is_written_by_programs_and_agents_and_read_in_any_editor() {
     let suite = "shared vault of two gateways";
