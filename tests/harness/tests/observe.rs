@@ -437,6 +437,27 @@ async fn one_trace_covers_both_gateways_figures_move_and_nothing_secret_leaves()
 }
 
 #[tokio::test]
+async fn switched_off_the_page_is_empty_and_alone_it_has_no_farm() {
+    let model = MockModel::start(Options::default()).await.unwrap();
+    let (mut off, on) = (config(free_port().unwrap(), &model.v1(), &["main"]), config(free_port().unwrap(), &model.v1(), &["main"]));
+    off["diagnostics"] = json!({"enabled": false});
+    for (config, counted) in [(off, false), (on, true)] {
+        let port = u16::try_from(config["gateway"]["port"].as_u64().unwrap()).unwrap();
+        let gateway = Gateway::start(Setup { port, ..Setup::ours(&config) }).await.unwrap();
+        let mut client = Client::connect(gateway.port).await.unwrap();
+        client.turn("agent:main:main", "hello", "one").await.unwrap();
+        let page = scrape(&gateway).await;
+        if counted {
+            assert!(sum(&page, "openclaw_run_completed_total", &["channel=\"webchat\"", "outcome=\"completed\""]) >= 1.0, "{page}");
+            assert!(sum(&page, "openclaw_gateway_rpc_handler_seconds_count", &["method=\"chat.send\""]) >= 1.0, "{page}");
+            assert!(!page.contains("openclaw_farm_"), "{page}");
+        } else {
+            assert_eq!(page, "");
+        }
+    }
+}
+
+#[tokio::test]
 async fn prometheus_understands_the_alert_rules_that_the_binary_prints() {
     let suite = "alert rules with promtool";
     let Some(promtool) = program("CLAWSTEAD_PROMTOOL", suite) else { return };
