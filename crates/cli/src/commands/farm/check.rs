@@ -2,7 +2,11 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use clawstead_cluster::keys::{KeyRecord, KeyStatus};
+use clawstead_cluster::{
+    keys::{KeyRecord, KeyStatus},
+    names::glob,
+    policy::{CLIENTS_READ, Effect, Policy},
+};
 use clawstead_config::FarmConfig;
 use clawstead_farm::{enrol::records_of, key_files::KeyFolder};
 
@@ -41,10 +45,16 @@ pub fn farm(cx: &Cx) -> Vec<Said> {
     let mut out = Vec::new();
     roots(&mut out, farm);
     files(&mut out, cx, farm);
-    if let Err(why) = super::policy::of(farm) {
-        out.push(said("error", why.message, Some("openclaw config get farm.policy")));
-    } else if farm.policy.is_empty() {
-        out.push(said("warning", "farm.policy is empty: every letter from another gateway is refused", Some("openclaw farm policy starter --write")));
+    match super::policy::of(farm) {
+        Err(why) => out.push(said("error", why.message, Some("openclaw config get farm.policy"))),
+        Ok(_) if farm.policy.is_empty() => {
+            out.push(said("warning", "farm.policy is empty: every letter from another gateway is refused", Some("openclaw farm policy starter --write")));
+        }
+        Ok(policy) if farm.peer.is_some() && !lets_clients_in(&policy) => {
+            let message = "No rule of farm.policy lets clients of other gateways read (clients.read): people reach the agents here only through this gateway";
+            out.push(said("info", message, Some("openclaw farm policy starter --write, if others are meant to")));
+        }
+        Ok(_) => {}
     }
     running(&mut out, cx);
     let answered = cx.block_on(async {
@@ -68,6 +78,11 @@ pub fn farm(cx: &Cx) -> Vec<Said> {
         }
     }
     out
+}
+
+/// Whether some rule is for people who come through other gateways; a policy made before there were such rules has none.
+fn lets_clients_in(policy: &Policy) -> bool {
+    policy.rules().iter().any(|rule| rule.effect == Effect::Allow && rule.capabilities.iter().any(|pattern| glob(pattern, CLIENTS_READ)))
 }
 
 /// What a gateway that runs here says of its farm: engines that are away or slow, clocks, names, what was lost, what was
