@@ -19,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   test [--quick] [filter]  all tests with the real programs they run against
   engines [--env]          fetch those programs (--env prints their variables)
   bench [--quick]          measure beside the original; writes benches/results.md
+  bench farm [--quick]     measure the farm on real engines; writes benches/results-farm.md
   docs                     write docs/reference from the code
   tck                      the A2A compatibility kit against the gateway (CLAWSTEAD_A2A_TCK names its folder)
   floors                   check that every crate uses lower floors only

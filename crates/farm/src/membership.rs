@@ -212,7 +212,7 @@ impl Membership {
         agents: Vec<AgentFacts>,
         owning: Option<tokio::sync::mpsc::UnboundedSender<Heard>>,
     ) -> Self {
-        let ours = MemberRecord { incarnation: me.incarnation, nonce: world.rng.uuid(), load: 0, version: me.version.clone(), peer: me.peer.clone(), beat: 0 };
+        let ours = MemberRecord { incarnation: me.incarnation, nonce: world.rng.uuid(), load: 0, version: me.version.clone(), peer: me.peer.clone(), beat: 0, state_lost: false };
         let shared = Shared {
             me,
             ours,
@@ -296,7 +296,12 @@ impl Membership {
     /// Our agents changed: tells the others.
     pub async fn set_agents(&self, agents: Vec<AgentFacts>) {
         *self.0.agents.write().unwrap_or_else(PoisonError::into_inner) = agents;
-        if let Err(err) = self.publish("healthy").await {
+        // Who holds it comes first: that is what others need to reach it.
+        let told = async {
+            self.own().await?;
+            self.publish("healthy").await
+        };
+        if let Err(err) = told.await {
             tracing::debug!(%err, "our agents could not be published now; they are in ten seconds");
         }
     }
@@ -393,7 +398,8 @@ impl Membership {
             }
             number += 1;
             let renewed = async {
-                let record = MemberRecord { beat: number, ..self.0.ours.clone() };
+                let state_lost = self.0.state_lost.load(std::sync::atomic::Ordering::Relaxed);
+                let record = MemberRecord { beat: number, state_lost, ..self.0.ours.clone() };
                 self.0.coord.put(&MemberRecord::store_key(&self.0.me.gateway), json(&record)).await?;
                 if !registered {
                     match self.0.coord.register(&member).await {

@@ -153,14 +153,7 @@ pub fn receipt_for(
     Ok(envelope)
 }
 
-fn unsigned(
-    letter: &Envelope,
-    receipt: &Receipt,
-    message_id: String,
-    at: Millis,
-    key: &GatewayKey,
-    to_gateway: Option<String>,
-) -> Result<Envelope, Refusal> {
+fn unsigned(letter: &Envelope, receipt: &Receipt, message_id: String, at: Millis, key: &GatewayKey, to_gateway: Option<String>) -> Result<Envelope, Refusal> {
     let body = serde_json::to_value(receipt).map_err(|err| Refusal::malformed(err.to_string()))?;
     Ok(Envelope {
         schema_version: String::new(),

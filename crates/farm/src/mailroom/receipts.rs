@@ -76,7 +76,8 @@ impl Clerk {
                 let now = parts.world.clock.now();
                 let id = parts.world.rng.uuid_v7(now);
                 let receipts: Vec<Receipt> = pile.receipts.into_values().map(|(_, receipt)| receipt).collect();
-                let sealed = receipts_for(&pile.letter, &receipts, id.clone(), now, &parts.key.load(), Some(gateway.clone())).and_then(|envelope| envelope.to_bytes());
+                let sealed =
+                    receipts_for(&pile.letter, &receipts, id.clone(), now, &parts.key.load(), Some(gateway.clone())).and_then(|envelope| envelope.to_bytes());
                 match sealed {
                     Ok(bytes) => {
                         if let Err(err) = parts.bus.publish(&MailBox::Gateway(gateway), &Sealed { message_id: id, attempt: 0, bytes: bytes.into() }).await {

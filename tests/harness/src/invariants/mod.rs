@@ -1,8 +1,8 @@
 //! What must hold for letters between gateways whatever happens: one file each, decided from what the outside can see. The
 //! numbers are those of the farm's fault matrix.
 
-mod in_time;
 mod bounded_sends;
+mod in_time;
 mod no_repeat;
 mod none_lost;
 mod order;
