@@ -142,7 +142,10 @@ impl ToolCalls {
     }
 
     fn is_elsewhere(&self, agent: &AgentId) -> bool {
-        self.config.load().agents.get(agent.as_str()).is_none() && self.farm.get().is_some_and(|farm| farm.elsewhere(&Unit::Agent(agent.clone())).is_some())
+        let Some(farm) = self.farm.get() else { return false };
+        let unit = Unit::Agent(agent.clone());
+        // An agent that moves is in every config.
+        (farm.is_movable(&unit) || self.config.load().agents.get(agent.as_str()).is_none()) && farm.elsewhere(&unit).is_some()
     }
 
     /// The answer to a question about an agent of another gateway; none when it is about one of ours, or no question.

@@ -14,6 +14,9 @@ pub enum Input {
     CasNotDone,
     /// The fence was raised in the state store.
     Raised,
+    /// The same, and the epoch before was ours in an earlier life that acted already: that life is over, as the lock on
+    /// the state folder proves, and whoever was before it has had its window.
+    RaisedAgain,
     /// The state store has a higher fence already.
     RaiseRefused {
         /// Its epoch.
@@ -29,6 +32,8 @@ pub enum Input {
     StateUp,
     /// The state store does not answer.
     StateLost,
+    /// It has not for L, and another gateway reaches it: whoever does may have the unit at once.
+    StateGone,
     /// Everything of this unit stopped here: no effect is under way or can begin.
     Stopped,
     /// Turns ended, as `Drain` asked.
@@ -107,6 +112,8 @@ pub struct Claim {
     again_ms: u64,
     /// Since when the store shows an epoch older than one that was seen, and whether that was told.
     back_since_ms: Option<u64>,
+    /// Since when the record names no owner.
+    released_ms: Option<u64>,
 }
 
 impl Claim {
@@ -131,6 +138,7 @@ impl Claim {
             state_lost_ms: 0,
             again_ms: 0,
             back_since_ms: None,
+            released_ms: None,
         }
     }
 
@@ -164,10 +172,11 @@ impl Claim {
                     self.again_ms = mono_ms + AGAIN_MS;
                 }
             }
-            Input::Raised => {
+            Input::Raised | Input::RaisedAgain => {
                 if let Phase::Raising(_) = self.phase {
                     let handed = self.record().is_some_and(|record| record.handed && record.epoch == self.fence);
-                    self.phase = Phase::Window(if handed { mono_ms } else { mono_ms + WINDOW_MS });
+                    let quiet = handed || input == Input::RaisedAgain;
+                    self.phase = Phase::Window(if quiet { mono_ms } else { mono_ms + WINDOW_MS });
                 }
             }
             Input::RaiseRefused { epoch } => self.refused(epoch, mono_ms, &mut out),
@@ -191,6 +200,14 @@ impl Claim {
             Input::StateLost => {
                 if self.state_up {
                     (self.state_up, self.state_lost_ms) = (false, mono_ms);
+                }
+            }
+            Input::StateGone => {
+                if self.state_up {
+                    (self.state_up, self.state_lost_ms) = (false, mono_ms);
+                }
+                if self.is_inside() {
+                    self.stop(Some(String::new()), &mut out);
                 }
             }
             Input::Stopped => self.stopped(leases, mono_ms, &mut out),
@@ -224,6 +241,8 @@ impl Claim {
         }
         (self.highest, self.back_since_ms) = (epoch, None);
         self.record = record;
+        let released = self.record().is_some_and(|record| record.owner.is_empty());
+        self.released_ms = released.then(|| self.released_ms.unwrap_or(mono_ms));
         let Some((record, _)) = &self.record else { return };
         let ours = record.owner == self.me && record.incarnation == self.incarnation;
         if self.is_inside() && (!ours || record.epoch != self.fence) {
@@ -261,7 +280,7 @@ impl Claim {
             // Either a newer claim, which the record will show, or the coordination store forgot epochs.
             (self.phase, self.again_ms) = (Phase::Away, mono_ms + self.profile.wait_ms);
             if epoch > self.highest {
-                out.push(Command::Alert("the state store holds a higher epoch than the ownership record; repair it with `farm shard repair`"));
+                out.push(Command::Alert("the state store holds a higher epoch than the ownership record; repair it with `openclaw farm repair`"));
             }
         }
     }
@@ -299,7 +318,7 @@ impl Claim {
         }
         if self.back_since_ms.is_some_and(|at| mono_ms.saturating_sub(at) >= self.profile.wait_ms) {
             self.back_since_ms = Some(u64::MAX);
-            out.push(Command::Alert("the ownership record went back to an older epoch; repair it with `farm shard repair`"));
+            out.push(Command::Alert("the ownership record went back to an older epoch; repair it with `openclaw farm repair`"));
         }
         match &self.phase {
             Phase::Raising(Some(at)) if *at <= mono_ms => self.raise(self.fence, out),
@@ -334,7 +353,11 @@ impl Claim {
             return true;
         }
         let allowed = self.take || record.failover == Failover::Auto;
-        let quiet_ms = if record.owner.is_empty() { u64::MAX } else { leases.silent_ms(&record.owner, mono_ms).unwrap_or(0).min(up_ms) };
+        if record.owner.is_empty() {
+            // Released: nobody is waited for, but those before us in order go first.
+            return allowed && self.released_ms.is_some_and(|at| mono_ms.saturating_sub(at) >= delay);
+        }
+        let quiet_ms = leases.silent_ms(&record.owner, mono_ms).unwrap_or(0).min(up_ms);
         allowed && quiet_ms.saturating_sub(delay) >= self.profile.wait_ms
     }
 

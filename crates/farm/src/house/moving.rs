@@ -19,17 +19,22 @@ use crate::{
     ownership::{self, Host, Movable, Ownership, Seen},
 };
 
+/// The numbers of `farm.lease`.
+pub(super) const fn profile(lease: LeaseProfile) -> Profile {
+    match lease {
+        LeaseProfile::Fast => Profile::FAST,
+        LeaseProfile::Lan => Profile::LAN,
+        LeaseProfile::Wan => Profile::WAN,
+    }
+}
+
 impl Farm {
     /// From now on units are claimed, and given up, as the ownership records say. Nothing happens where units do not
     /// move, or when it was called before.
     pub fn own(&self, world: &World, host: Arc<dyn Host>, seen: mpsc::UnboundedReceiver<Seen>, units: Vec<Movable>) {
         let Some(heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let me = self.membership.me();
-        let profile = match self.lease {
-            LeaseProfile::Fast => Profile::FAST,
-            LeaseProfile::Lan => Profile::LAN,
-            LeaseProfile::Wan => Profile::WAN,
-        };
+        let profile = profile(self.lease);
         let parts = ownership::Parts {
             me: me.gateway.clone(),
             incarnation: me.incarnation,
@@ -39,6 +44,7 @@ impl Farm {
             profile,
             failback: self.failback,
             began: self.membership.began(),
+            state_lost: self.membership.state_lost(),
             host,
             heard,
             seen,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use clawstead_cluster::{
     directory::{MEMBERS, MemberRecord},
     format_stamp,
 };
-use clawstead_state::TxError;
+use clawstead_state::{Table as StateTable, TxError, keeper::Keeper};
 use clawstead_terms::{Fence, Unit};
 use futures_util::StreamExt as _;
 use tokio::{
@@ -22,11 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DRAINS, Drain, Failback, Heard, Movable, ORDER_KEPT_MS, ORDERS, Order, Parts, Seen, Standing, TICK, Table, orders};
+use super::{DRAINS, Drain, Failback, Heard, Movable, ORDER_KEPT_MS, ORDERS, Order, Parts, Seen, Standing, TICK, Table, orders, witness::SLOW_AFTER};
 use crate::membership::SHARDS;
 
 /// Between two tries of taking a unit's work up.
 const TAKE_UP_AGAIN: Duration = Duration::from_secs(1);
+/// The row of a unit that says under which fence it was acted for.
+const ACTED: &str = "acted";
 /// Between two looks at the state store while the coordination store is away.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,8 +81,10 @@ pub(super) struct Driver {
     drains: BTreeMap<String, Drain>,
     looked_at: Instant,
     probed_at: Instant,
-    /// The state store does not answer.
-    state_lost: bool,
+    /// Since when the state store does not answer.
+    lost_at: Option<Instant>,
+    /// Units were given up for that.
+    gave_up: bool,
     /// We stop: everything goes to others.
     leaving: bool,
 }
@@ -103,7 +107,8 @@ impl Driver {
             drains: BTreeMap::new(),
             looked_at: now,
             probed_at: now,
-            state_lost: false,
+            lost_at: None,
+            gave_up: false,
             leaving: false,
         }
     }
@@ -214,6 +219,7 @@ impl Driver {
                 let keeper = self.parts.keeper.clone();
                 clawstead_world::spawn(async move {
                     let input = match keeper.store.claim(&unit, &fence).await {
+                        Ok(()) if acted_before(&keeper, &unit, &fence).await => Input::RaisedAgain,
                         Ok(()) => Input::Raised,
                         Err(TxError::Fenced { held, .. }) => Input::RaiseRefused { epoch: held },
                         Err(err) => {
@@ -245,6 +251,13 @@ impl Driver {
                 if let Some(one) = self.units.get_mut(&unit) {
                     one.acting = true;
                 }
+                let (keeper, acted) = (self.parts.keeper.clone(), unit.clone());
+                clawstead_world::spawn(async move {
+                    // Only saves the next start of this gateway the wait for a window.
+                    if let Err(failure) = keeper.put(&acted, StateTable::Meta, ACTED, &fence).await {
+                        tracing::debug!(unit = %acted, err = %failure, "that it is acted for could not be noted");
+                    }
+                });
                 self.board.alerts.write().unwrap_or_else(PoisonError::into_inner).remove(&unit);
             }
             Command::Drain => {
@@ -414,12 +427,16 @@ impl Driver {
                 self.input(&unit, Input::Fenced);
             }
             Seen::Lost => {
-                self.state_lost = true;
-                self.all(&Input::StateLost);
+                let now = Instant::now();
+                self.lost_at = Some(now.checked_sub(SLOW_AFTER).unwrap_or(now));
+                self.parts.state_lost.store(true, Ordering::Relaxed);
             }
             Seen::Back => {
-                self.state_lost = false;
-                self.all(&Input::StateUp);
+                self.lost_at = None;
+                self.parts.state_lost.store(false, Ordering::Relaxed);
+                if std::mem::take(&mut self.gave_up) {
+                    self.all(&Input::StateUp);
+                }
             }
         }
     }
@@ -494,7 +511,9 @@ impl Driver {
         self.take_in(mono);
         // We were frozen, or nobody tells us of our lease: the state store says whether we still own what we act for.
         let frozen = gap >= Duration::from_millis(self.parts.profile.renew_ms) + TICK;
-        let blind = (self.state_lost || !self.leases.is_up()) && now.saturating_duration_since(self.probed_at) >= PROBE_EVERY;
+        self.look_at_state(now, mono);
+        let blind = self.lost_at.is_some() || !self.leases.is_up() || self.says_lost(mono).0;
+        let blind = blind && now.saturating_duration_since(self.probed_at) >= PROBE_EVERY;
         if frozen {
             tracing::warn!(ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), "this process stood still; what it owns is asked again");
             // What others did meanwhile is not known: nobody's silence counts.
@@ -522,6 +541,31 @@ impl Driver {
         }
         if !self.orders.is_empty() {
             self.obey();
+        }
+    }
+
+    /// Whether other gateways that live say that they lost the state store, and whether any says that it has it.
+    fn says_lost(&self, mono: u64) -> (bool, bool) {
+        let live = self.leases.live(self.parts.profile.renew_ms * 3, mono);
+        let others = self.heard.iter().filter(|(name, _)| **name != self.parts.me && live.contains(&name.as_str()));
+        let (lost, has): (Vec<_>, Vec<_>) = others.partition(|(_, (_, record))| record.state_lost);
+        (!lost.is_empty(), !has.is_empty())
+    }
+
+    /// A state store that answers others and not us: they go on with what we have. One that answers nobody (its standby is
+    /// promoted just now) is waited for, and nothing moves. The others are asked by our lease, and answer by theirs.
+    fn look_at_state(&mut self, now: Instant, mono: u64) {
+        let Some(since) = self.lost_at.filter(|_| !self.gave_up) else { return };
+        let profile = self.parts.profile;
+        let told = Duration::from_millis(2 * profile.renew_ms) + 2 * SLOW_AFTER;
+        if now.saturating_duration_since(since) < told.max(Duration::from_millis(profile.stop_ms)) {
+            return;
+        }
+        // Who reaches neither store stops as well: others may have claimed everything long ago.
+        if !self.leases.is_up() || self.says_lost(mono).1 {
+            tracing::warn!("the state store answers other gateways and not this one: what it owns is given up");
+            self.gave_up = true;
+            self.all(&Input::StateGone);
         }
     }
 
@@ -591,7 +635,7 @@ impl Driver {
     /// Asks the state store who holds what we act for.
     fn probe(&self) {
         let acting: Vec<Unit> = self.units.iter().filter(|(_, one)| one.claim.acting().is_some()).map(|(unit, _)| unit.clone()).collect();
-        let asked = if acting.is_empty() && self.state_lost { vec![Unit::Global] } else { acting };
+        let asked = if acting.is_empty() { vec![Unit::Global] } else { acting };
         let (keeper, notes) = (self.parts.keeper.clone(), self.notes.clone());
         clawstead_world::spawn(async move {
             let mut fences = Vec::new();
@@ -604,6 +648,13 @@ impl Driver {
             let _ = notes.send(Note::Fences(fences));
         });
     }
+}
+
+/// Whether the epoch before this one was ours, in an earlier life that acted under it: nobody else can have an effect
+/// under way then.
+async fn acted_before(keeper: &Keeper, unit: &Unit, fence: &Fence) -> bool {
+    let noted = keeper.get::<Fence>(unit, StateTable::Meta, ACTED).await;
+    matches!(noted, Ok(Some(noted)) if noted.owner == fence.owner && noted.incarnation < fence.incarnation && noted.epoch + 1 == fence.epoch)
 }
 
 fn unit_of(key: &str) -> Option<Unit> {

@@ -101,6 +101,8 @@ pub struct Parts {
     pub failback: Failback,
     /// Boot time begins here.
     pub began: tokio::time::Instant,
+    /// Told to the others: the state store does not answer us.
+    pub state_lost: Arc<std::sync::atomic::AtomicBool>,
     /// The gateway.
     pub host: Arc<dyn Host>,
     /// What membership hears.
@@ -245,6 +247,34 @@ impl Ownership {
         Err(Failure::unavailable(format!("{unit} did not come to {to} within {} s; {owner} has it", MOVE_WAIT.as_secs()), 5_000))
     }
 
+    /// Writes a new ownership record that nobody owns, above every epoch that is known of the unit, so that it is claimed
+    /// anew: for a coordination store that lost or went back on records. Answers with the epoch.
+    ///
+    /// # Errors
+    /// `NotFound` for a unit that does not move; what the two stores say.
+    pub async fn repair(&self, unit: &Unit) -> Result<u64, Failure> {
+        let standing = self.standing().remove(unit).ok_or_else(|| Failure::not_found(format!("{unit} does not move")))?;
+        let fence = self.0.keeper.store.fence(unit).await.map_err(clawstead_state::keeper::sort)?;
+        let key = Record::store_key(unit);
+        let away = |err: String| Failure::unavailable(err, 1_000);
+        let stored = self.0.coord.get(&key).await.map_err(|err| away(err.to_string()))?;
+        let record: Option<Record> = stored.as_ref().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        let seen = [record.as_ref(), standing.record.as_ref()].into_iter().flatten().map(|record| record.epoch);
+        let epoch = seen.chain(fence.map(|fence| fence.epoch)).max().unwrap_or(0) + 1;
+        let before = record.or(standing.record);
+        let next = Record {
+            epoch,
+            owner: String::new(),
+            incarnation: 0,
+            prefer: before.as_ref().map(|record| record.prefer.clone()).unwrap_or_default(),
+            failover: before.map_or(Failover::Auto, |record| record.failover),
+            since: clawstead_cluster::format_stamp(self.0.world.clock.now()),
+            handed: false,
+        };
+        self.0.coord.put_if(&key, orders::json(&next), stored.map(|entry| entry.version)).await.map_err(|err| away(err.to_string()))?;
+        Ok(epoch)
+    }
+
     /// Waits until a gateway owns nothing that could move elsewhere, [`MOVE_WAIT`] at most. Answers with what it still has.
     pub async fn wait_empty(&self, gateway: &str) -> Vec<String> {
         let left = || -> Vec<String> {
@@ -263,7 +293,7 @@ impl Ownership {
         left()
     }
 
-    /// Gives everything to the others in order, where there are any; answers when nothing is ours any more, or `limit` is
+    /// Gives everything to the others in order, where there are any; answers when the records say so, or `limit` is
     /// over. Nothing is claimed from now on.
     pub async fn leave(&self, limit: Duration) {
         let (reply, answer) = tokio::sync::oneshot::channel();
@@ -272,7 +302,11 @@ impl Ownership {
         }
         let mut changed = self.0.changed.clone();
         let empty = async {
-            while self.standing().values().any(|standing| standing.acting) {
+            // Not acting is not enough: who ends before the record is written leaves the others to wait for silence.
+            let ours = |standing: &Standing| {
+                standing.acting || standing.record.as_ref().is_some_and(|record| record.owner == self.0.me && record.failover != Failover::None)
+            };
+            while self.standing().values().any(ours) {
                 if changed.changed().await.is_err() {
                     return;
                 }

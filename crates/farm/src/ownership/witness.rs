@@ -6,14 +6,18 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use clawstead_state::{Batch, Row, Scan, Store, StoreCounters, Table, TxError};
 use clawstead_terms::{Fence, Unit};
 use tokio::sync::mpsc;
+
+/// A store that answered nothing for this long is told to be lost; what was asked goes on waiting.
+pub(super) const SLOW_AFTER: Duration = Duration::from_secs(1);
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Witness {
     inner: Arc<dyn Store>,
     told: mpsc::UnboundedSender<Seen>,
     away: AtomicBool,
+    /// Grows with every answer.
+    answered: AtomicU64,
 }
 
 impl Witness {
@@ -38,24 +44,47 @@ impl Witness {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> (Self, mpsc::UnboundedReceiver<Seen>) {
         let (told, seen) = mpsc::unbounded_channel();
-        (Self { inner, told, away: AtomicBool::new(false) }, seen)
+        (Self { inner, told, away: AtomicBool::new(false), answered: AtomicU64::new(0) }, seen)
     }
 
-    fn hear(&self, unit: &Unit, result: &Result<(), TxError>) {
+    fn hear<T>(&self, result: &Result<T, TxError>) {
         match result {
-            Err(TxError::Fenced { .. }) => drop(self.told.send(Seen::Fenced(unit.clone()))),
-            Err(TxError::Away { .. }) => {
-                if !self.away.swap(true, Ordering::AcqRel) {
-                    let _ = self.told.send(Seen::Lost);
-                }
-            }
-            Ok(()) => {
+            Err(TxError::Away { .. }) => self.lost(),
+            // It answered, whatever it said.
+            _ => {
+                self.answered.fetch_add(1, Ordering::AcqRel);
                 if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
                     let _ = self.told.send(Seen::Back);
                 }
             }
-            Err(_) => {}
         }
+    }
+
+    fn lost(&self) {
+        if !self.away.swap(true, Ordering::AcqRel) {
+            let _ = self.told.send(Seen::Lost);
+        }
+    }
+
+    /// The answer to a question, and what it says about the store. A store that answers nothing for [`SLOW_AFTER`] is told
+    /// to be lost long before the question itself gives up.
+    async fn watched<T>(&self, work: impl Future<Output = Result<T, TxError>>) -> Result<T, TxError> {
+        tokio::pin!(work);
+        let mut answered = self.answered.load(Ordering::Acquire);
+        let done = loop {
+            match tokio::time::timeout(SLOW_AFTER, &mut work).await {
+                Ok(done) => break done,
+                Err(_) => {
+                    let now = self.answered.load(Ordering::Acquire);
+                    if now == answered {
+                        self.lost();
+                    }
+                    answered = now;
+                }
+            }
+        };
+        self.hear(&done);
+        done
     }
 }
 
@@ -66,12 +95,7 @@ impl Store for Witness {
     }
 
     async fn fence(&self, unit: &Unit) -> Result<Option<Fence>, TxError> {
-        let read = self.inner.fence(unit).await;
-        match &read {
-            Ok(_) => self.hear(unit, &Ok(())),
-            Err(err) => self.hear(unit, &Err(err.clone())),
-        }
-        read
+        self.watched(self.inner.fence(unit)).await
     }
 
     // Written out instead of `async fn`, because the call itself must hand the batch over (promise 2 of `Store`).
@@ -88,22 +112,24 @@ impl Store for Witness {
         let unit = batch.unit.clone();
         let handed_over = self.inner.commit(fence, batch);
         Box::pin(async move {
-            let done = handed_over.await;
-            self.hear(&unit, &done);
+            let done = self.watched(handed_over).await;
+            if matches!(done, Err(TxError::Fenced { .. })) {
+                let _ = self.told.send(Seen::Fenced(unit));
+            }
             done
         })
     }
 
     async fn get(&self, unit: &Unit, table: Table, key: &str) -> Result<Option<Row>, TxError> {
-        self.inner.get(unit, table, key).await
+        self.watched(self.inner.get(unit, table, key)).await
     }
 
     async fn scan(&self, unit: &Unit, table: Table, scan: &Scan) -> Result<Vec<Row>, TxError> {
-        self.inner.scan(unit, table, scan).await
+        self.watched(self.inner.scan(unit, table, scan)).await
     }
 
     async fn read_journal(&self, unit: &Unit, journal: &str, from: u64, limit: usize) -> Result<Vec<(u64, String)>, TxError> {
-        self.inner.read_journal(unit, journal, from, limit).await
+        self.watched(self.inner.read_journal(unit, journal, from, limit)).await
     }
 
     async fn journal_end(&self, unit: &Unit, journal: &str) -> Result<u64, TxError> {

@@ -279,6 +279,21 @@ impl Cron {
         lock(&self.0.shown).values().cloned().collect()
     }
 
+    /// All jobs, those of agents that other gateways have just now included, where the state is shared.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn everywhere(&self) -> Result<Vec<Job>, Failure> {
+        let mut jobs = self.jobs();
+        if self.0.parts.keeper.store.is_shared() {
+            for agent in self.0.settings.load_full().agents.iter().filter(|agent| !self.holds(agent)) {
+                let rows = self.0.parts.keeper.scan::<Job>(&Unit::Agent(agent.clone()), Table::CronJobs, &Scan::prefix("")).await?;
+                jobs.extend(rows.into_iter().map(|row| row.value));
+            }
+        }
+        Ok(jobs)
+    }
+
     /// One job.
     #[must_use]
     pub fn job(&self, id: &str) -> Option<Job> {

@@ -21,7 +21,7 @@ use clawstead_farm::{
     link::{CALL_DEADLINE_MAX_MS, Call, EventSink},
     mailroom::{READ_CAPABILITY, Witness as _},
 };
-use clawstead_terms::{AgentId, Failure, FailureCode, Retry, RunId, SessionKey};
+use clawstead_terms::{AgentId, Failure, FailureCode, Retry, RunId, SessionKey, Unit};
 use clawstead_wire::{ErrorShape, Scope, methods, scope::needed};
 use clawstead_world::World;
 
@@ -31,6 +31,7 @@ use super::{
     lists::{self, SESSIONS},
     main_of,
     relay::{CALL, HOOK, LISTEN},
+    replies::{self, REPLY},
     runs::{self, RUN, run_named},
 };
 use crate::{
@@ -67,6 +68,8 @@ pub struct Desk {
     pub limiter: Mutex<Limiter>,
     /// HTTP routes and hooks, once they are there.
     pub open: OnceLock<(Arc<Doors>, Arc<Hooks>)>,
+    /// Replies on their way.
+    pub outbox: crate::outbox::Outbox,
 }
 
 #[async_trait]
@@ -80,6 +83,7 @@ impl Relay for Desk {
                 SESSIONS => self.sessions(peer, &call).await,
                 HTTP => self.http(peer, &call, events).await,
                 HOOK => self.hook(peer, &call).await,
+                REPLY => replies::take_in(&self.farm, &self.outbox, &call.params).await,
                 other => Err(Failure::not_found(format!("{other} cannot be asked over a link"))),
             }
         };
@@ -119,13 +123,20 @@ impl Desk {
         // Nothing but what is about an agent is asked over a link; a run is its agent's.
         let agent = match self.agent_of_run(method, &mut params).await? {
             Some(agent) => agent,
-            None => agent_named(&params)
+            None => self
+                .agent_named(method, &params)
+                .await
                 .ok_or_else(|| Failure::new(FailureCode::Forbidden, format!("{method} names no agent; ask this gateway itself")))?,
         };
         let reads = methods::find(method).is_some_and(|spec| needed(spec, &params) == Scope::Read);
         self.permit(peer, &client_of(&call.caller), &agent, if reads { CLIENTS_READ } else { CLIENTS_WRITE })?;
         let (first, mut firsts) = tokio::sync::mpsc::unbounded_channel();
-        let cx = Cx::relayed(caller_of(peer, &call.caller), first);
+        let mut caller = caller_of(peer, &call.caller);
+        if self.farm.get().is_some_and(|farm| farm.is_movable(&Unit::Agent(agent.clone()))) {
+            // An agent that moves is administered through any gateway: each of them may own it, and does as it likes then.
+            caller.scopes = scopes_of(&call.caller);
+        }
+        let cx = Cx::relayed(caller, first);
         let (router, now) = (Arc::clone(&self.router), self.world.clock.now().0);
         let method = method.to_owned();
         // The call goes on when the link is lost: it may have begun something.
@@ -137,6 +148,15 @@ impl Desk {
         }
         let answer = answer.await.map_err(|err| Failure::internal(err.to_string()))?.map_err(failure_of)?;
         serde_json::from_str(answer.get()).map_err(|err| Failure::internal(err.to_string()))
+    }
+
+    /// The agent that a call is about.
+    async fn agent_named(&self, method: &str, params: &Value) -> Option<AgentId> {
+        if let Some(agent) = agent_named(params) {
+            return Some(agent);
+        }
+        let farm = self.farm.get().filter(|farm| farm.ownership().is_some())?;
+        super::agent_of_job(farm.keeper(), &self.config.load_full(), method, params).await
     }
 
     /// Waits for a run that is not here yet (its letter may be on its way) as long as the caller would; true when it did
@@ -271,6 +291,11 @@ fn client_of(said: &Value) -> String {
     let name = ["user", "deviceId"].into_iter().find_map(|name| said.get(name)?.as_str()).filter(|name| !name.is_empty()).unwrap_or("unnamed");
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@') { c.to_ascii_lowercase() } else { '-' };
     format!("{CLIENT_PREFIX}{}", name.chars().map(plain).take(NAME_MAX).collect::<String>())
+}
+
+/// The scopes that the peer says its client has.
+fn scopes_of(said: &Value) -> Vec<String> {
+    said.get("scopes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn caller_of(peer: &str, said: &Value) -> Caller {

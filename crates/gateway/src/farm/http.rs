@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use clawstead_farm::{
-    Farm,
+    Farm, Located,
     link::{Call, EventSink, Progress, Running},
 };
 use clawstead_terms::{AgentId, Failure, FailureCode, Unit};
 use clawstead_wire::Scope;
 
-use super::agent_named;
+use super::{agent_named, relay::OWNER_WAIT};
 use crate::doors::{Doors, error_response, openai};
 
 /// Answers an HTTP request here for a client there: `{method, path, headers, body}`.
@@ -85,7 +85,15 @@ pub async fn elsewhere(farm: &Farm, caller: Value, request: Request<Body>) -> Re
     };
     let read: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     let agent = agent_of(head.uri.path(), &head.headers, &read);
-    let Some((agent, gateway)) = agent.and_then(|agent| Some((agent.clone(), farm.elsewhere(&Unit::Agent(agent))?))) else {
+    let place = match &agent {
+        Some(agent) => farm.located(&Unit::Agent(agent.clone()), OWNER_WAIT).await,
+        None => Located::Here,
+    };
+    if place == Located::Nobody {
+        let text = format!("no gateway has agent {} now; try again in a moment", agent.as_ref().map_or("", AgentId::as_str));
+        return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, &text, "api_error"));
+    }
+    let (Some(agent), Located::At(gateway)) = (agent, place) else {
         return Ok(Request::from_parts(head, Body::from(bytes)));
     };
     let Some(links) = &farm.links else {

@@ -22,7 +22,7 @@ use super::{Cell, facts};
 use crate::{a2a, accounts::Accounts, cron::Cron, outbox::Outbox, settings};
 
 /// How long turns may take to be put aside when their agent is let go at once.
-const PUT_ASIDE: Duration = Duration::from_secs(5);
+const PUT_ASIDE: Duration = Duration::from_secs(2);
 /// How long turns may take to end when their agent moves in order.
 const END_OF_TURNS: Duration = Duration::from_secs(30);
 
@@ -87,7 +87,6 @@ impl Landlord {
         self.lanes.adopt(agent, fence.clone()).await?;
         a2a::recover(self.a2a.get(), agent).await?;
         self.cron.take_up(agent).await?;
-        self.outbox.grew(agent);
         self.lock().insert(agent.clone(), self.world.clock.now().0);
         Ok(())
     }
@@ -114,6 +113,7 @@ impl Host for Landlord {
         if let Some(farm) = self.farm.get() {
             farm.mailroom.take_over(unit.clone()).await?;
         }
+        self.outbox.look_at(unit.clone());
         self.tell().await;
         Ok(())
     }

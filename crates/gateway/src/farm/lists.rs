@@ -126,7 +126,8 @@ mod tests {
     use super::{Others, merged, widened};
 
     fn list(total: u64, rows: &[(&str, i64)]) -> Value {
-        let rows: Vec<Value> = rows.iter().map(|(key, at)| json!({"key": key, "updatedAt": at, "lastInteractionAt": 1_000 - at, "hasActiveRun": *at == 2})).collect();
+        let rows: Vec<Value> =
+            rows.iter().map(|(key, at)| json!({"key": key, "updatedAt": at, "lastInteractionAt": 1_000 - at, "hasActiveRun": *at == 2})).collect();
         json!({"ts": 1, "path": "(multiple)", "totalCount": total, "sessions": rows})
     }
 

@@ -7,6 +7,7 @@ mod http;
 mod landlord;
 mod lists;
 mod relay;
+mod replies;
 mod runs;
 
 use std::sync::{Arc, OnceLock};
@@ -22,6 +23,7 @@ pub use handler::Handler;
 pub use landlord::{Landlord, movables};
 pub use lists::widened;
 pub use relay::{Elsewhere, HOOK};
+pub use replies::ReplyCarrier;
 
 /// The farm, once this gateway has joined it; empty for ever without one.
 pub type Cell = Arc<OnceLock<Farm>>;
@@ -63,6 +65,36 @@ pub fn agent_named(params: &Value) -> Option<AgentId> {
         AgentId::parse(agent).ok()
     });
     by_key.or_else(|| text("agentId").map(AgentId::normalise))
+}
+
+/// The agent that a call about a cron job, or about a new one without an agent, concerns. Only where the state is shared:
+/// jobs of other gateways' agents can be read there.
+pub async fn agent_of_job(keeper: &Keeper, config: &Config, method: &str, params: &Value) -> Option<AgentId> {
+    if method == "cron.add" {
+        return Some(config.default_agent().clone());
+    }
+    if !["cron.get", "cron.update", "cron.remove", "cron.run", "cron.runs"].contains(&method) {
+        return None;
+    }
+    let id = ["id", "jobId"].iter().find_map(|name| params.get(*name)?.as_str())?;
+    for agent in &config.agents.list {
+        let found = keeper.store.get(&Unit::Agent(agent.id.clone()), clawstead_state::Table::CronJobs, id).await;
+        if found.is_ok_and(|row| row.is_some()) {
+            return Some(agent.id.clone());
+        }
+    }
+    None
+}
+
+/// The agent whose ledger has this run. Only where the state is shared.
+pub async fn agent_of_run(keeper: &Keeper, config: &Config, run: &str) -> Option<AgentId> {
+    for agent in &config.agents.list {
+        let found = keeper.store.get(&Unit::Agent(agent.id.clone()), clawstead_state::Table::Runs, run).await;
+        if found.is_ok_and(|row| row.is_some()) {
+            return Some(agent.id.clone());
+        }
+    }
+    None
 }
 
 /// The key of an agent's main session.

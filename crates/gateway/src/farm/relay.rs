@@ -12,14 +12,17 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use arc_swap::ArcSwap;
 use ::http::{Request, Response};
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use clawstead_agent::Lanes;
 use clawstead_config::Config;
-use clawstead_farm::link::{CALL_DEADLINE_MAX_MS, Call, Progress};
+use clawstead_farm::{
+    Located,
+    link::{CALL_DEADLINE_MAX_MS, Call, Progress},
+};
 use clawstead_terms::{AgentId, Failure, SessionKey, Unit};
-use clawstead_wire::ErrorShape;
+use clawstead_wire::{ErrorShape, Scope, methods, scope::needed};
 use clawstead_world::World;
 
 use super::{
@@ -44,10 +47,20 @@ const CALL_MS: u64 = 10 * 60_000;
 const TURNS: [&str; 2] = ["agent", "agent.wait"];
 /// How long the events of a session are heard after the last call about it, ms.
 const LISTEN_MS: u64 = 30 * 60_000;
+/// How long a call waits for somebody to have its agent: longer than any take-over but one that waits for an election.
+pub const OWNER_WAIT: Duration = Duration::from_secs(30);
+/// Between two tries of a call whose gateway went away.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Sessions elsewhere whose events are heard at once.
 const HEARD_MAX: usize = 512;
 /// Methods that are about this gateway even when they name an agent elsewhere.
 const OWN: [&str; 2] = ["farm.letters", "farm.dlq.list"];
+
+/// Nothing happens twice when it is asked twice.
+fn is_repeatable(method: &str, params: &Value) -> bool {
+    let reads = methods::find(method).is_some_and(|spec| needed(spec, params) == Scope::Read);
+    reads || TURNS.contains(&method) || params.get("idempotencyKey").is_some_and(Value::is_string)
+}
 
 /// The asking side.
 pub struct Elsewhere {
@@ -74,6 +87,11 @@ impl Elsewhere {
         if cx.caller.session.is_some() || OWN.contains(&method) {
             return None;
         }
+        if farm.ownership().is_some()
+            && let Some(agent) = self.movable(farm, method, params).await
+        {
+            return self.follow(farm, cx, method, params, &agent).await;
+        }
         if let Some(agent) = agent_named(params) {
             let place = farm.elsewhere(&Unit::Agent(agent.clone()))?;
             return Some(self.relay(farm, cx, method, params, Some(&agent), &place).await);
@@ -81,6 +99,52 @@ impl Elsewhere {
         // A run is where its agent is; its name alone says nothing about that.
         let gateway = self.runs.gateway_of(farm, &self.lanes, run_named(method, params)?).await?;
         Some(self.relay(farm, cx, method, params, None, &gateway).await)
+    }
+
+    /// The agent that a call is about, where it is one that moves.
+    async fn movable(&self, farm: &clawstead_farm::Farm, method: &str, params: &Value) -> Option<AgentId> {
+        let config = self.config.load_full();
+        let agent = match agent_named(params) {
+            Some(agent) => agent,
+            None => match run_named(method, params) {
+                Some(run) => super::agent_of_run(farm.keeper(), &config, run).await?,
+                None => super::agent_of_job(farm.keeper(), &config, method, params).await?,
+            },
+        };
+        farm.is_movable(&Unit::Agent(agent.clone())).then_some(agent)
+    }
+
+    /// The answer of whoever has an agent that moves; none when that is us. What may be asked twice is asked again when
+    /// the gateway that has the agent goes away meanwhile: the client notices nothing but the time it takes.
+    async fn follow(&self, farm: &clawstead_farm::Farm, cx: &Cx, method: &str, params: &Value, agent: &AgentId) -> Option<Result<Box<RawValue>, ErrorShape>> {
+        let unit = Unit::Agent(agent.clone());
+        let until = tokio::time::Instant::now() + OWNER_WAIT;
+        let repeatable = is_repeatable(method, params);
+        loop {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let place = match farm.located(&unit, left).await {
+                Located::Here => return None,
+                Located::At(place) => place,
+                Located::Nobody => {
+                    let text = format!("no gateway has agent {agent} now");
+                    return Some(Err(ErrorShape::from(Failure::unavailable(text, 2_000).with_hint("openclaw farm shards"))));
+                }
+            };
+            let answer = self.relay(farm, cx, method, params, Some(agent), &place).await;
+            match answer {
+                Err(err) if repeatable && err.code == "UNAVAILABLE" && tokio::time::Instant::now() + AGAIN < until => {
+                    tracing::debug!(method, %agent, gateway = place, err = err.message, "asked again, of whoever has the agent then");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => return Some(answer),
+            }
+        }
+    }
+
+    /// True for calls about agents that move which may be asked twice.
+    #[must_use]
+    pub fn may_ask_again(&self, method: &str, params: &Value) -> bool {
+        self.farm.get().is_some_and(|farm| farm.ownership().is_some()) && is_repeatable(method, params)
     }
 
     /// True for calls whose answer is put together from all gateways; the method answers with [`lists::widened`]
@@ -187,16 +251,31 @@ impl Elsewhere {
             }
             heard.insert(key.clone(), until);
         }
-        let (fanout, heard, gateway, stop) = (self.fanout.clone(), Arc::clone(&self.heard), gateway.to_owned(), self.world.tasks.stopping());
+        let (fanout, heard, stop) = (self.fanout.clone(), Arc::clone(&self.heard), self.world.tasks.stopping());
+        let (farm, mut gateway, unit) = (farm.clone(), gateway.to_owned(), Unit::Agent(key.agent()));
         tokio::spawn(async move {
-            let call = Call { deadline_ms: LISTEN_MS, caller, ..Call::new(LISTEN, json!({"sessionKey": key})) };
             let hearing = async {
-                let mut running = links.open(&gateway, call).await?;
                 loop {
-                    match running.next().await {
-                        Some(Progress::Event(event)) => fanout.relayed(&key, &event.topic, &event.payload),
-                        Some(Progress::Answer(answer)) => return answer.map(drop),
-                        None => return Err(Failure::unavailable("the link was lost", 1_000)),
+                    let call = Call { deadline_ms: LISTEN_MS, caller: caller.clone(), ..Call::new(LISTEN, json!({"sessionKey": key})) };
+                    let ended = match links.open(&gateway, call).await {
+                        Ok(mut running) => loop {
+                            match running.next().await {
+                                Some(Progress::Event(event)) => fanout.relayed(&key, &event.topic, &event.payload),
+                                Some(Progress::Answer(answer)) => break answer.map(drop),
+                                None => break Err(Failure::unavailable("the link was lost", 1_000)),
+                            }
+                        },
+                        Err(failure) => Err(failure),
+                    };
+                    let over = heard.lock().unwrap_or_else(PoisonError::into_inner).get(&key).is_none_or(|end| *end <= tokio::time::Instant::now());
+                    if over || !farm.is_movable(&unit) {
+                        return ended;
+                    }
+                    // The agent goes on somewhere; whoever listens goes on listening.
+                    tokio::time::sleep(AGAIN).await;
+                    match farm.located(&unit, OWNER_WAIT).await {
+                        Located::At(place) => gateway = place,
+                        Located::Here | Located::Nobody => return ended,
                     }
                 }
             };

@@ -7,10 +7,11 @@ mod plan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use clawstead_agent::{OutboxRow, OutboxState, turn};
@@ -62,6 +63,17 @@ impl Outlets {
     }
 }
 
+/// Between two tries to give a reply to the gateway that has its account.
+const CARRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Gives replies to the gateways that have their accounts.
+#[async_trait]
+pub trait Carrier: Send + Sync {
+    /// None when the account is nobody else's: it is ours, or of no gateway now. Otherwise whether the other gateway has
+    /// the reply; it may be given again.
+    async fn carry(&self, row: &OutboxRow) -> Option<Result<(), Failure>>;
+}
+
 /// The outbox of one gateway.
 #[derive(Clone)]
 pub struct Outbox(Arc<Inner>);
@@ -70,7 +82,9 @@ struct Inner {
     keeper: Keeper,
     world: World,
     outlets: Arc<Outlets>,
-    dirty: Mutex<BTreeSet<AgentId>>,
+    dirty: Mutex<BTreeSet<Unit>>,
+    /// Who has the accounts that are not here.
+    carrier: OnceLock<Arc<dyn Carrier>>,
     wake: Notify,
     /// Rows that somebody waits for (`send`), by key.
     ended: Notify,
@@ -84,7 +98,8 @@ impl Outbox {
             keeper,
             world: world.clone(),
             outlets,
-            dirty: Mutex::new(agents.into_iter().collect()),
+            dirty: Mutex::new(agents.into_iter().map(Unit::Agent).collect()),
+            carrier: OnceLock::new(),
             wake: Notify::new(),
             ended: Notify::new(),
         }));
@@ -95,8 +110,35 @@ impl Outbox {
 
     /// The agent has new rows.
     pub fn grew(&self, agent: &AgentId) {
-        self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.clone());
+        self.look_at(Unit::Agent(agent.clone()));
+    }
+
+    /// A unit may have rows that wait.
+    pub fn look_at(&self, unit: Unit) {
+        self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
         self.0.wake.notify_one();
+    }
+
+    /// Replies for accounts that other gateways have go there by this carrier.
+    pub fn carry(&self, carrier: Arc<dyn Carrier>) {
+        let _ = self.0.carrier.set(carrier);
+    }
+
+    /// Takes a reply in that another gateway's agent gave for an account of ours. It may come again: it is sent once.
+    ///
+    /// # Errors
+    /// When the account is not ours, or it cannot be stored.
+    pub async fn take_in(&self, row: OutboxRow) -> Result<(), Failure> {
+        let unit = Unit::Account(row.target.channel.clone(), row.target.account.clone());
+        let row = OutboxRow { state: OutboxState::Queued, attempts: 0, next_attempt_at: None, ..row };
+        let batch = Batch::new(unit.clone()).expect(Table::Outbox, row.ended_key(), None);
+        let batch = batch.insert_json(Table::Outbox, row.key(), &row).map_err(keeper::sort)?;
+        match self.0.keeper.commit(batch).await {
+            Ok(()) | Err(TxError::Exists { .. } | TxError::Changed { .. }) => {}
+            Err(err) => return Err(keeper::sort(err)),
+        }
+        self.look_at(unit);
+        Ok(())
     }
 
     /// Puts a message into the outbox, once per `row.id`; waits at most `limit` for its end.
@@ -204,10 +246,9 @@ impl Outbox {
         done
     }
 
-    async fn round_of(&self, agents: BTreeSet<AgentId>) -> Result<Option<Duration>, Failure> {
+    async fn round_of(&self, units: BTreeSet<Unit>) -> Result<Option<Duration>, Failure> {
         let mut soonest: Option<Duration> = None;
-        for agent in agents {
-            let unit = Unit::Agent(agent.clone());
+        for unit in units {
             if self.0.keeper.claims.get(&unit).is_none() {
                 // Another gateway has it now, and its replies.
                 continue;
@@ -223,7 +264,7 @@ impl Outbox {
                 }
             }
             if let Some(wait) = again {
-                self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(agent);
+                self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
                 soonest = plan::sooner(soonest, Some(wait));
             }
         }
@@ -263,6 +304,22 @@ impl Outbox {
             let now = self.0.world.clock.now();
             let outlet = self.0.outlets.get(&row.target.channel, &row.target.account);
             let class = outlet.as_ref().map_or(EffectClass::Once, |o| o.class());
+            if outlet.is_none()
+                && row.state == OutboxState::Queued
+                && matches!(unit, Unit::Agent(_))
+                && let Some(carrier) = self.0.carrier.get()
+                && let Some(carried) = carrier.carry(row).await
+            {
+                match carried {
+                    // Whoever has the account sends it now, once.
+                    Ok(()) => self.settle(unit, row.clone(), Sent { outcome: Outcome::Done, message_id: None }).await?,
+                    Err(failure) => {
+                        tracing::debug!(channel = %row.target.channel, account = %row.target.account, err = %failure, "a reply waits for the gateway that has its account");
+                        return Ok(Some(CARRY_AGAIN));
+                    }
+                }
+                continue;
+            }
             match plan::next(row, class, outlet.is_some(), now) {
                 Next::Nothing => {}
                 Next::Wait(ms) => return Ok(Some(Duration::from_millis(ms))),
@@ -337,12 +394,11 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn prune(&self, agent: &AgentId) -> Result<usize, Failure> {
-        let unit = Unit::Agent(agent.clone());
+    pub async fn prune(&self, unit: &Unit) -> Result<usize, Failure> {
         let now = self.0.world.clock.now();
-        let mut stale = self.rows(&unit, OutboxRow::ENDED_PREFIX, |row| plan::is_stale(row, now)).await?;
+        let mut stale = self.rows(unit, OutboxRow::ENDED_PREFIX, |row| plan::is_stale(row, now)).await?;
         stale.truncate(PRUNED_MAX);
-        let mut batch = Batch::new(unit);
+        let mut batch = Batch::new(unit.clone());
         for row in stale {
             batch = batch.delete(Table::Outbox, row.ended_key());
         }
@@ -436,7 +492,7 @@ mod tests {
         assert_eq!((again.state, shows.load(Ordering::SeqCst)), (OutboxState::Done, 1));
         // What ended is pruned from there.
         tokio::time::sleep(Duration::from_secs(7_200)).await;
-        while outbox.prune(&agent).await.unwrap() > 0 {}
+        while outbox.prune(&unit).await.unwrap() > 0 {}
         assert!(store.scan(&unit, Table::Outbox, &all("")).await.unwrap().is_empty());
     }
 }

@@ -39,7 +39,7 @@ impl<C: Send + Sync + 'static> CronApi<C> for CronRpc {
     }
 
     async fn list(&self, _: &C, params: ListParams) -> Result<Value, ErrorShape> {
-        let all = self.cron.jobs();
+        let all = self.cron.everywhere().await.map_err(ErrorShape::from)?;
         let revision = revision(&all);
         let default = self.cron.default_agent();
         let mut jobs: Vec<Job> = all.into_iter().filter(|job| wanted(job, &params, &default)).collect();

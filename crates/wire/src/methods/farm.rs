@@ -14,6 +14,8 @@ params! {
     FarmLetterRef { id: text }
     /// A unit (an agent's id, `chan.<channel>.<account>`) and the gateway it is to go to.
     FarmMoveParams { unit: text, to: text }
+    /// A unit: an agent's id, or `chan.<channel>.<account>`.
+    FarmUnitRef { unit: text }
     /// A gateway that is to have nothing; with `undo` it may have units again.
     FarmDrainParams { gateway: text, undo?: bool, why?: String }
 }
@@ -31,6 +33,8 @@ methods! {
         Shards: "farm.shards" => fn shards(Nothing) -> Value, scope: Read;
         /// Gives an agent or a channel account to a gateway in order: running turns end first.
         Move: "farm.move" => fn move_unit(FarmMoveParams) -> Value, scope: Admin;
+        /// Gives a unit a new ownership record that nobody owns, for a coordination store that lost records.
+        Repair: "farm.repair" => fn repair(FarmUnitRef) -> Value, scope: Admin;
         /// Empties a gateway in order, for maintenance, or lets it have units again.
         Drain: "farm.drain" => fn drain(FarmDrainParams) -> Value, scope: Admin;
         /// Letters between gateways, newest first, without their bodies.

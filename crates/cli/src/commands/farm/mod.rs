@@ -74,6 +74,8 @@ enum Verb {
     Move(moving::MoveArgs),
     /// Empty a gateway, for maintenance
     Drain(moving::DrainArgs),
+    /// Have an agent claimed anew, after the coordination store lost records
+    Repair(moving::RepairArgs),
     /// Letters between agents
     Letters(letters::ListArgs),
     /// The life of one letter
@@ -107,6 +109,7 @@ pub fn run(args: Args, cx: &Cx) -> Outcome {
         Verb::Shards(args) => moving::shards(&args, cx),
         Verb::Move(args) => moving::move_unit(&args, cx),
         Verb::Drain(args) => moving::drain(&args, cx),
+        Verb::Repair(args) => moving::repair(&args, cx),
         Verb::Letters(args) => letters::list(&args, cx),
         Verb::Letter(args) => letters::one(&args, cx),
         Verb::Events(args) => events::run(&args, cx),

@@ -32,6 +32,18 @@ pub struct MoveArgs {
     common: Common,
 }
 
+/// Have a unit claimed anew, after the coordination store lost records.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Writes an ownership record that nobody owns, above every epoch that the coordination store, the state and this gateway know. Whoever acts for the unit stops, and one gateway claims it.\n\nExample:\n  openclaw farm repair bobby"
+)]
+pub struct RepairArgs {
+    /// Agent, or unit as `openclaw farm shards` shows it
+    unit: String,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Empty a gateway in order, for maintenance.
 #[derive(clap::Args)]
 #[command(
@@ -99,6 +111,17 @@ pub fn move_unit(args: &MoveArgs, cx: &Cx) -> Outcome {
         let from = text(&found, "from");
         let from = if from.is_empty() { String::new() } else { format!(" from {from}") };
         print::line(&format!("{} went{from} to {} in {} ms.", text(&found, "unit"), args.gateway, number(&found, "tookMs").unwrap_or(0)));
+    }
+    Ok(0)
+}
+
+/// `farm repair`.
+pub fn repair(args: &RepairArgs, cx: &Cx) -> Outcome {
+    let found = ask(cx, &args.common, "farm.repair", json!({"unit": args.unit}))?;
+    if args.common.json {
+        print::json(&found);
+    } else {
+        print::line(&format!("{} is claimed anew, from epoch {} on.", text(&found, "unit"), number(&found, "epoch").unwrap_or(0)));
     }
     Ok(0)
 }
