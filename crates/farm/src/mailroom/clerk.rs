@@ -128,7 +128,10 @@ pub(super) struct Clerk {
     written: mpsc::UnboundedReceiver<Written<Follow>>,
     outstanding: usize,
     boxes: BTreeMap<Unit, CancellationToken>,
-    rebuilding: bool,
+    /// A write failed: until everything is read again, memory may know of rows that the store does not have.
+    pub(super) rebuilding: bool,
+    /// It is read again as soon as nothing is on its way to the disk: what is written after a read would be forgotten.
+    rebuild_due: bool,
 }
 
 impl Clerk {
@@ -157,6 +160,7 @@ impl Clerk {
             outstanding: 0,
             boxes: BTreeMap::new(),
             rebuilding: false,
+            rebuild_due: false,
         };
         let stop = clerk.parts.world.tasks.stopping();
         clerk.subscribe(&MailBox::Gateway(clerk.parts.gateway.clone()), &clerk.parts.gateway, stop);
@@ -173,11 +177,18 @@ impl Clerk {
                 biased;
                 () = stop.cancelled() => break,
                 Some(written) = self.written.recv() => self.written(written),
-                command = inbound.recv(), if self.outstanding < JOBS_MAX => match command {
+                command = inbound.recv(), if self.outstanding < JOBS_MAX && !self.rebuild_due => match command {
                     Some(command) => self.obey(command).await,
                     None => break,
                 },
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait), if !self.rebuild_due => {}
+            }
+            if self.rebuild_due {
+                if self.outstanding > 0 {
+                    continue;
+                }
+                (self.rebuild_due, self.rebuilding) = (false, false);
+                self.rebuild().await;
             }
             self.sweep();
         }
@@ -209,7 +220,7 @@ impl Clerk {
                 if let Some(token) = self.boxes.remove(&unit) {
                     token.cancel();
                 }
-                self.rebuild().await;
+                self.rebuild_due = true;
             }
             Command::LookAgain => self.look_again(),
             Command::GiveUp { id, code, reply } => {
@@ -224,8 +235,7 @@ impl Clerk {
             }
             Command::Replay { unit, dead, body, reply } => self.replay(unit, *dead, body, reply),
             Command::Rebuild => {
-                self.rebuilding = false;
-                self.rebuild().await;
+                self.rebuild_due = true;
             }
         }
     }

@@ -155,6 +155,10 @@ impl Checks for View<'_> {
 impl Clerk {
     /// Something came. It is settled when it is stored, or refused for good.
     pub(super) async fn arrive(&mut self, from: MailBox, delivery: Delivery) {
+        if self.rebuilding {
+            // Whether it is known cannot be said just now. Unsettled, it comes again.
+            return;
+        }
         let Delivery { raw, settle, name } = delivery;
         let opened = match open(&raw) {
             Ok(opened) => opened,
