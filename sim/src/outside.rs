@@ -63,6 +63,32 @@ pub struct Arrival {
     pub shown: bool,
 }
 
+/// Something done to the outside by one life of a gateway.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// The life.
+    pub life: u64,
+    /// For whom; none where the outside cannot know (a platform sees an account).
+    pub agent: Option<String>,
+    /// The key of the effect.
+    pub effect_id: String,
+    /// When it began, true time.
+    pub began_ms: i64,
+}
+
+/// A unit that was taken in a store.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The unit.
+    pub unit: String,
+    /// Under this epoch.
+    pub epoch: u64,
+    /// By this life.
+    pub life: u64,
+    /// When, true time.
+    pub at_ms: i64,
+}
+
 /// A letter whose delivery was answered `Ok`.
 #[derive(Clone, Debug)]
 pub struct Taken {
@@ -92,6 +118,10 @@ pub struct Seen {
     pub log: String,
     /// Executions of tools.
     pub tools: Vec<ToolEffect>,
+    /// What was done to the outside, by whom.
+    pub effects: Vec<Effect>,
+    /// Units that were taken, in order.
+    pub claims: Vec<Claim>,
     /// What reached platforms, in order.
     pub arrivals: Vec<Arrival>,
     /// Letters that were taken.

@@ -9,7 +9,7 @@ use clawstead_terms::{EffectClass, Failure, Outcome, Part};
 
 use crate::{
     dice::Dice,
-    outside::{Arrival, Outside},
+    outside::{Arrival, Effect, Outside},
 };
 
 /// The platform's id.
@@ -53,6 +53,8 @@ impl Outlet for Phone {
         let mut dice = Dice::of(self.outside.seed, &format!("send {} {tries}", message.effect_id));
         let answer = |outcome| Sent { outcome, message_id: None };
         self.outside.alive(self.life).await;
+        let effect = Effect { life: self.life, agent: None, effect_id: message.effect_id.clone(), began_ms: self.outside.now_ms() };
+        self.outside.seen().effects.push(effect);
         tokio::time::sleep(Duration::from_millis(dice.below(200))).await;
         self.outside.alive(self.life).await;
         let down =

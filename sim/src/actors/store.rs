@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use clawstead_state::{Batch, MemoryStore, Op, Row, Scan, Store, StoreCounters, Table, TxError};
 use clawstead_terms::{Fence, Unit};
 
-use crate::outside::Outside;
+use crate::outside::{Claim, Outside};
 
 /// At which commit of its life a gateway dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,10 @@ fn brief(batch: &Batch) -> String {
 impl Store for Watched {
     async fn claim(&self, unit: &Unit, fence: &Fence) -> Result<(), TxError> {
         self.read().await;
-        self.memory.claim(unit, fence).await
+        self.memory.claim(unit, fence).await?;
+        let claim = Claim { unit: unit.to_string(), epoch: fence.epoch, life: self.life, at_ms: self.outside.now_ms() };
+        self.outside.seen().claims.push(claim);
+        Ok(())
     }
 
     async fn fence(&self, unit: &Unit) -> Result<Option<Fence>, TxError> {

@@ -10,7 +10,7 @@ use clawstead_tools::{AnyTool, ToolCx, ToolError, ToolOutput, ToolSpec};
 
 use crate::{
     dice::Dice,
-    outside::{Outside, ToolEffect},
+    outside::{Effect, Outside, ToolEffect},
 };
 
 const fn spec(name: &'static str, class: EffectClass) -> ToolSpec {
@@ -47,6 +47,8 @@ impl AnyTool for Simulated {
         let mut dice = Dice::of(self.outside.seed, &format!("tool {call} {}", self.life));
         let healed = self.outside.is_healed();
         self.outside.alive(self.life).await;
+        let effect = Effect { life: self.life, agent: Some(cx.agent.to_string()), effect_id: cx.effect_id.clone(), began_ms: self.outside.now_ms() };
+        self.outside.seen().effects.push(effect);
         tokio::time::sleep(Duration::from_millis(dice.below(300))).await;
         self.outside.alive(self.life).await;
         self.outside.tell("tool", format!("{} {call} effect={}", self.spec.name, cx.effect_id));

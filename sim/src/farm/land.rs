@@ -247,6 +247,13 @@ impl Land {
         self.rng.below(bound)
     }
 
+    /// Private keys as they must stand nowhere.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let pems = self.nodes.iter().filter_map(|node| node.key().to_pem().ok()).chain(self.root.to_pem().ok());
+        pems.flat_map(|pem| pem.lines().filter(|line| !line.starts_with('-') && !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
     /// Looks at what a gateway left: whatever happened, some things hold.
     pub fn look_at(&self, node: &Node, memory: &MemoryStore) {
         if let Err(err) = self.ledger.read(memory) {

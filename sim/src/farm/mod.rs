@@ -82,7 +82,12 @@ pub fn run_and(seed: u64, row: Row, storage: Storage, listen: Listen) -> Report 
             tracing::subscriber::with_default(told.subscriber(), || {
                 runtime.block_on(async {
                     match Land::new(plan, Arc::clone(&outside)).await {
-                        Ok(land) => live(&land).await,
+                        Ok(land) => {
+                            for key in land.secrets() {
+                                told.forbid(key);
+                            }
+                            live(&land).await;
+                        }
                         Err(why) => outside.violation(why),
                     }
                     simulated_ms = outside.end_life();
@@ -90,7 +95,7 @@ pub fn run_and(seed: u64, row: Row, storage: Storage, listen: Listen) -> Report 
                 drop(runtime);
             });
             for line in told.found() {
-                outside.violation(format!("I14: a body stands in the log: {line}"));
+                outside.violation(format!("I14: a body or a key stands in the log: {line}"));
             }
         }
         Err(err) => outside.violation(format!("no runtime: {err}")),
@@ -282,8 +287,10 @@ fn agree(land: &Land) {
 async fn secrets(land: &Land) {
     match land.operator().list("openclaw/").await {
         Ok(entries) => {
-            for entry in entries.into_iter().filter(|entry| String::from_utf8_lossy(&entry.value).contains(CANARY)) {
-                land.outside.violation(format!("I14: a body stands in the coordination store at {}", entry.key));
+            let forbidden = [vec![CANARY.to_owned()], land.secrets()].concat();
+            let secret = |value: &str| forbidden.iter().any(|text| value.contains(text));
+            for entry in entries.into_iter().filter(|entry| secret(&String::from_utf8_lossy(&entry.value))) {
+                land.outside.violation(format!("I14: a body or a key stands in the coordination store at {}", entry.key));
             }
         }
         Err(err) => land.outside.violation(format!("I14: the coordination store cannot be read: {err}")),
@@ -337,12 +344,18 @@ mod log {
     #[derive(Clone)]
     pub struct Watch {
         listen: Listen,
+        forbidden: Arc<Mutex<Vec<String>>>,
         found: Arc<Mutex<Vec<String>>>,
     }
 
     impl Watch {
         pub fn new(listen: Listen) -> Self {
-            Self { listen, found: Arc::default() }
+            Self { listen, forbidden: Arc::new(Mutex::new(vec![CANARY.to_owned()])), found: Arc::default() }
+        }
+
+        /// This must not stand there either.
+        pub fn forbid(&self, text: String) {
+            self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
 
         pub fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
@@ -356,10 +369,11 @@ mod log {
 
     impl Write for Watch {
         fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            if line.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()) {
+            let text = String::from_utf8_lossy(line);
+            if self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|forbidden| text.contains(forbidden)) {
                 let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 if found.len() < KEPT_MAX {
-                    found.push(String::from_utf8_lossy(line).trim().to_owned());
+                    found.push(text.trim().to_owned());
                 }
             }
             if self.listen == Listen::Aloud {

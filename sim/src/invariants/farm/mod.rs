@@ -9,6 +9,7 @@ mod loops;
 mod no_lost_letter;
 mod no_repeat;
 mod one_event;
+mod one_owner;
 mod order;
 mod times;
 
@@ -46,6 +47,7 @@ pub struct Invariant {
 pub const ALL: &[Invariant] = &[
     Invariant { name: "I1 no repeated effect", written: None, carried: None, end: Some(no_repeat::end) },
     Invariant { name: "I2 no lost message", written: Some(no_lost_letter::written), carried: None, end: Some(no_lost_letter::end) },
+    Invariant { name: "I3 one owner acts", written: None, carried: None, end: Some(one_owner::end) },
     Invariant { name: "I6 retries stay bounded", written: Some(bounded_retries::written), carried: None, end: Some(bounded_retries::end) },
     Invariant { name: "I7 ttl", written: Some(times::written), carried: None, end: Some(times::end) },
     Invariant { name: "I8 no loops", written: None, carried: Some(loops::carried), end: None },

@@ -66,3 +66,56 @@ fn after(state: Option<MailState>, event: &Event) -> Option<MailState> {
 fn names(history: &[Told]) -> Vec<&'static str> {
     history.iter().map(|told| told.event.name()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use clawstead_cluster::{
+        envelope::{Kind, Priority},
+        letter::{Event, Outgoing},
+    };
+    use clawstead_farm::mailroom::{Head, SentRow, Told};
+    use clawstead_terms::Millis;
+
+    use super::written;
+    use crate::{farm::ledger::Written, invariants::farm::bounded_retries};
+
+    fn row(sends: u32, events: Vec<Event>) -> SentRow {
+        let (mut row, _) = Outgoing::queued("m-1", Millis(1_000));
+        row.sends = sends;
+        let head = Head {
+            message_id: "m-1".into(),
+            correlation_id: "m-1".into(),
+            causation_id: None,
+            kind: Kind::Event,
+            from: "jerry".into(),
+            from_gateway: "jerry-gateway".into(),
+            to: "bobby".into(),
+            session: None,
+            capability: "sessions.notify".into(),
+            priority: Priority::Normal,
+            created_at: Millis(0),
+            expires_at: Millis(1_000),
+        };
+        let history = events.into_iter().map(|event| Told { at: Millis(0), event }).collect();
+        SentRow { row, ord: 1, head, run: None, gateway: None, history, ended_at: None }
+    }
+
+    fn faults(now: &SentRow) -> Vec<String> {
+        written(&Written::Sent { before: None, now })
+    }
+
+    #[test]
+    fn a_change_without_event_and_an_event_without_change_are_noticed() {
+        assert_eq!(faults(&row(1, vec![Event::Queued, Event::Sent { attempt: 0 }])), Vec::<String>::new());
+        assert_eq!(faults(&row(2, vec![Event::Queued, Event::Sent { attempt: 0 }])).len(), 1, "an attempt without event");
+        assert_eq!(faults(&row(0, vec![Event::Queued, Event::Delivered])).len(), 1, "an event without change");
+        assert_eq!(faults(&row(0, vec![Event::Queued, Event::Acked, Event::DeadLetter { reason: "retries".into() }])).len(), 2, "two ends");
+    }
+
+    #[test]
+    fn attempts_without_end_are_noticed() {
+        assert!(bounded_retries::written(&Written::Sent { before: None, now: &row(12, Vec::new()) }).is_empty());
+        assert_eq!(bounded_retries::written(&Written::Sent { before: None, now: &row(99, Vec::new()) }).len(), 1);
+        assert_eq!(bounded_retries::written(&Written::Sent { before: Some(&row(3, Vec::new())), now: &row(2, Vec::new()) }).len(), 1);
+    }
+}
