@@ -30,8 +30,8 @@ fn a_section_that_is_no_farm_yet_is_completed_in_place() {
     assert_eq!((farm["roots"].as_array().map(Vec::len), farm["policy"].as_array().map(Vec::len)), (Some(1), Some(6)), "{farm}");
 
     // Now it is one, and is not replaced.
-    let again = home.run(&["farm", "init", "--json"]);
-    assert!(again.code == 1 && again.out.contains("already (the farm octant)") && again.out.contains("config unset farm"), "{}", again.out);
+    let again = home.run(&["farm", "init", "--yes"]);
+    assert!(again.code == 1 && again.err.contains("already (the farm octant)") && again.err.contains("config unset farm"), "{}", again.err);
     assert_eq!(home.text(), text);
 }
 
