@@ -15,7 +15,8 @@ pub fn end(end: &End<'_>) -> Vec<String> {
     };
     let mut faults = Vec::new();
     let mut taken: BTreeMap<&str, Vec<&Claim>> = BTreeMap::new();
-    for claim in &claims {
+    // Each gateway has a global unit of its own; agents are one of a kind.
+    for claim in claims.iter().filter(|claim| matches!(Unit::parse(&claim.unit), Some(Unit::Agent(_)))) {
         let before = taken.entry(&claim.unit).or_default();
         if let Some(last) = before.last().filter(|last| last.epoch > claim.epoch) {
             faults.push(format!("{} was taken under {} after {}", claim.unit, claim.epoch, last.epoch));
