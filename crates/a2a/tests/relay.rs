@@ -112,6 +112,7 @@ async fn the_owner_decides_whom_it_serves_and_carries_nothing_on() {
     assert_eq!(kind(far.a2a.answer(call(Peer::Named("eve".into()), "echo")).await), Some(ErrorKind::Forbidden));
     assert_eq!(kind(far.a2a.answer(call(Peer::Anonymous, "echo")).await), Some(ErrorKind::Forbidden));
     assert_eq!(kind(far.a2a.answer(call(Peer::Named("ann".into()), "nobody")).await), Some(ErrorKind::Unavailable));
-    let between = A2a::new(Arc::new(Near { far: far.a2a.clone() }), Arc::new(MemoryTasks::default()), world(), Settings::new("http://x.example", access()).unwrap());
+    let between =
+        A2a::new(Arc::new(Near { far: far.a2a.clone() }), Arc::new(MemoryTasks::default()), world(), Settings::new("http://x.example", access()).unwrap());
     assert_eq!(kind(between.answer(call(Peer::Named("ann".into()), "echo")).await), Some(ErrorKind::Unavailable), "no ring of two");
 }

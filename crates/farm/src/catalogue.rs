@@ -270,7 +270,9 @@ impl crate::Farm {
             let told = self.catalogue.describe(&status.id, status.gateway.as_deref()).unwrap_or_default();
             let mut agent = json!(status);
             agent["kind"] = json!(told.kind);
-            for (name, value) in [("name", json!(told.name)), ("description", json!(told.description)), ("status", json!(told.status)), ("model", json!(told.model))] {
+            for (name, value) in
+                [("name", json!(told.name)), ("description", json!(told.description)), ("status", json!(told.status)), ("model", json!(told.model))]
+            {
                 if agent.get(name).is_none() && !value.is_null() {
                     agent[name] = value;
                 }

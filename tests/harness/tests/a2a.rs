@@ -184,7 +184,10 @@ async fn every_gateway_of_a_farm_answers_for_all_its_agents() {
     .await;
     let here = pair.ports[0];
     let seen = until(PATIENCE, async || {
-        let cards = [http::get(pair.ports[0], "/.well-known/agent-card.json").await.ok()?.json(), http::get(pair.ports[1], "/.well-known/agent-card.json").await.ok()?.json()];
+        let cards = [
+            http::get(pair.ports[0], "/.well-known/agent-card.json").await.ok()?.json(),
+            http::get(pair.ports[1], "/.well-known/agent-card.json").await.ok()?.json(),
+        ];
         cards.iter().all(|card| card["skills"].as_array().is_some_and(|skills| skills.len() == 2)).then_some(())
     });
     assert!(seen.await.is_some(), "both cards show both agents\n{}", pair.logs());
@@ -197,7 +200,7 @@ async fn every_gateway_of_a_farm_answers_for_all_its_agents() {
         json!({"do": "stream", "agent": "bobby", "id": "f2", "text": "msg-000002 !pieces 6 !pace 60 one two three four five six"}),
         json!({"do": "begin", "agent": "bobby", "id": "f3", "text": "msg-000003 !hang"}),
         json!({"do": "list", "agent": "bobby"}),
-        json!({"do": "begin", "agent": "bobby", "id": "f4", "text": "msg-000004 !delay 2500 later"}),
+        json!({"do": "begin", "agent": "bobby", "id": "f4", "text": "msg-000004 !hang later"}),
     ];
     let out = call(&python, here, ANN, &steps).await;
     assert_eq!(out[0]["skills"], json!(["jerry", "bobby"]), "{out:?}");
@@ -219,10 +222,11 @@ async fn every_gateway_of_a_farm_answers_for_all_its_agents() {
     let steps = [
         json!({"do": "push", "agent": "bobby", "task": later, "id": "p1", "to": target}),
         json!({"do": "push", "agent": "bobby", "task": later, "id": "p2", "to": "http://127.0.0.1:1/private"}),
+        json!({"do": "push", "agent": "bobby", "task": later, "id": "p3", "to": target}),
         json!({"do": "pushes", "agent": "bobby", "task": later}),
-        json!({"do": "wait", "agent": "bobby", "task": later}),
-        json!({"do": "unpush", "agent": "bobby", "task": later, "id": "p1"}),
+        json!({"do": "unpush", "agent": "bobby", "task": later, "id": "p3"}),
         json!({"do": "pushes", "agent": "bobby", "task": later}),
+        json!({"do": "watch_cancel", "agent": "bobby", "task": later}),
         json!({"do": "cancel", "agent": "bobby", "task": hanging}),
         json!({"do": "get", "agent": "bobby", "task": hanging}),
         json!({"do": "cancel", "agent": "bobby", "task": hanging}),
@@ -230,15 +234,21 @@ async fn every_gateway_of_a_farm_answers_for_all_its_agents() {
     ];
     let out = call(&python, here, ANN, &steps).await;
     assert!(out[0]["id"] == "p1" && out[1]["error"].is_string(), "a private target is refused by the owner: {out:?}");
-    assert_eq!((&out[2], &out[5]), (&json!(["p1"]), &json!([])), "{out:?}");
-    assert_eq!(out[3]["state"], "TASK_STATE_COMPLETED", "{out:?}\n{}", pair.logs());
-    let told = until(PATIENCE, async || heard.lock().unwrap().contains(&(later.clone(), "TASK_STATE_COMPLETED".into())).then_some(())).await;
+    assert_eq!((&out[3], &out[5]), (&json!(["p1", "p3"]), &json!(["p1"])), "{out:?}");
+    assert_eq!(out[6]["state"], "TASK_STATE_CANCELED", "{out:?}\n{}", pair.logs());
+    let told = until(PATIENCE, async || heard.lock().unwrap().contains(&(later.clone(), "TASK_STATE_CANCELED".into())).then_some(())).await;
     assert!(told.is_some(), "{:?}", heard.lock().unwrap());
-    assert_eq!((&out[6]["state"], &out[7]["state"]), (&json!("TASK_STATE_CANCELED"), &json!("TASK_STATE_CANCELED")), "{out:?}");
-    assert_eq!((&out[8]["error"], &out[9]["error"]), (&json!("TaskNotCancelableError"), &json!("TaskNotFoundError")), "{out:?}");
+    assert_eq!((&out[7]["state"], &out[8]["state"]), (&json!("TASK_STATE_CANCELED"), &json!("TASK_STATE_CANCELED")), "{out:?}");
+    assert_eq!((&out[9]["error"], &out[10]["error"]), (&json!("TaskNotCancelableError"), &json!("TaskNotFoundError")), "{out:?}");
 
     // Whom the owner does not list it does not serve.
-    let out = call(&python, here, BOB, &[json!({"do": "send", "agent": "bobby", "id": "b1", "text": "msg-000009 let me in"}), json!({"do": "send", "id": "b2", "text": "hello"})]).await;
+    let out = call(
+        &python,
+        here,
+        BOB,
+        &[json!({"do": "send", "agent": "bobby", "id": "b1", "text": "msg-000009 let me in"}), json!({"do": "send", "id": "b2", "text": "hello"})],
+    )
+    .await;
     assert!(out[0]["words"].as_str().is_some_and(|words| words.contains("403")) && asked(&model, "msg-000009") == 0, "{out:?}");
     assert_eq!(out[1]["state"], "TASK_STATE_COMPLETED", "{out:?}");
 

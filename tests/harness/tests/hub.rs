@@ -258,7 +258,11 @@ async fn the_vault_is_written_by_programs_and_agents_and_read_in_any_editor() {
 
     // Plain files, as people read them.
     let read = |path: &str| std::fs::read_to_string(vault.join(path)).unwrap();
-    assert!(read("agents/bobby/MEMORY.md").contains("**Task:** nomad\n**Status:** completed\n**Context:** Jobs looked at."), "{}", read("agents/bobby/MEMORY.md"));
+    assert!(
+        read("agents/bobby/MEMORY.md").contains("**Task:** nomad\n**Status:** completed\n**Context:** Jobs looked at."),
+        "{}",
+        read("agents/bobby/MEMORY.md")
+    );
     assert!(read("agents/mac/PLAN.md").contains("Buy two disks."));
     if git {
         let log = Command::new("git").arg("-C").arg(&vault).args(["log", "--format=%an %s"]).output().unwrap();

@@ -26,7 +26,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 const OFFERED: [&str; 3] = ["jsonrpc", "http_json", "agent_card"];
 
 fn kit() -> Option<(PathBuf, PathBuf)> {
-    let found = |variable: &str, file: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.join(file).exists() || (file.is_empty() && path.exists()));
+    let found = |variable: &str, file: &str| {
+        std::env::var_os(variable).map(PathBuf::from).filter(|path| path.join(file).exists() || (file.is_empty() && path.exists()))
+    };
     let beside = || std::env::var_os("CLAWSTEAD_ENGINES").map(|all| PathBuf::from(all).join("a2a-tck-src")).filter(|path| path.join("run_tck.py").exists());
     let Some(folder) = found("CLAWSTEAD_A2A_TCK", "run_tck.py").or_else(beside) else {
         skipped(SUITE, "a2a-tck", "CLAWSTEAD_A2A_TCK names no folder with the kit");

@@ -67,7 +67,15 @@ impl MadeRow {
         events.push(match (self.state, done) {
             (None, TurnEvent::Done { answer, words }) if answer.is_empty() && !events.is_empty() => {
                 // The results are the answer: nothing has to be said about saying nothing.
-                TurnEvent::Done { answer, words: if self.words.is_some() { parts(self.words) } else { drop(words); Vec::new() } }
+                TurnEvent::Done {
+                    answer,
+                    words: if self.words.is_some() {
+                        parts(self.words)
+                    } else {
+                        drop(words);
+                        Vec::new()
+                    },
+                }
             }
             (None, done) => done,
             (Some(stands), done) => {

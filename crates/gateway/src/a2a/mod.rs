@@ -27,8 +27,8 @@ use clawstead_wire::device::DeviceIdentity;
 
 use crate::{desk::Desk, farm, keeper::Keeper, post_office::PostOffice, taps::Taps};
 
-pub use relay::{Cell, Front};
 pub use made::A2aTask;
+pub use relay::{Cell, Front};
 pub use tool::A2aSend;
 
 /// What the server stands on.

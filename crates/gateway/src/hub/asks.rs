@@ -167,7 +167,10 @@ impl Host {
             return Err(Failure::new(FailureCode::Forbidden, format!("agent \"{}\" belongs to a program; only agents write to it", letter.to.agent)));
         };
         if letter.to.session.is_subagent() {
-            return Err(Failure::new(FailureCode::Forbidden, format!("agent \"{}\" belongs to a program and has no sub-agents; use sessions_send", letter.to.agent)));
+            return Err(Failure::new(
+                FailureCode::Forbidden,
+                format!("agent \"{}\" belongs to a program and has no sub-agents; use sessions_send", letter.to.agent),
+            ));
         }
         let texts: Vec<&str> = letter.body.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
         if texts.is_empty() {
@@ -206,8 +209,16 @@ impl Host {
         };
         let mut batch = Batch::new(Unit::Global).put_json(Table::Inbox, in_key(&row.to, &id), &row).map_err(keeper::sort)?;
         if asks {
-            let ask =
-                AskRow { id: id.clone(), run: letter.run_id.to_string(), from: from.clone(), session: session.clone(), to: row.to, elsewhere, at: now, end: None };
+            let ask = AskRow {
+                id: id.clone(),
+                run: letter.run_id.to_string(),
+                from: from.clone(),
+                session: session.clone(),
+                to: row.to,
+                elsewhere,
+                at: now,
+                end: None,
+            };
             batch = batch.put_json(Table::Meta, key.clone(), &ask).map_err(keeper::sort)?;
             batch = batch.put_json(Table::Meta, format!("{ASKED}{id}"), &key).map_err(keeper::sort)?;
         }
@@ -282,7 +293,9 @@ impl Host {
         let text = letter.body.as_str().map_or_else(|| letter.body.to_string(), str::to_owned);
         if let Some(end) = &row.end {
             return match (&end.letter, &end.failure) {
-                (Some(id), _) if end.text.as_deref() == Some(text.as_str()) => Ok(Some(Sent { id: id.clone(), state: LetterState::Delivered, was: Was::Known })),
+                (Some(id), _) if end.text.as_deref() == Some(text.as_str()) => {
+                    Ok(Some(Sent { id: id.clone(), state: LetterState::Delivered, was: Was::Known }))
+                }
                 (Some(id), _) => Err(Failure::invalid(format!("letter {asked} was answered before, by letter {id}"))),
                 (None, failure) => {
                     let why = failure.as_ref().map_or("it ended", |failure| failure.message.as_str());
@@ -353,10 +366,14 @@ impl Host {
                 return Ok(());
             }
             let (due, why) = match self.keeper.get::<LetterRow>(&Unit::Global, Table::Inbox, &in_key(&row.to, &row.id)).await? {
-                Some(letter) if letter.times == 0 => (letter.expires(), Failure::new(FailureCode::Timeout, format!("agent \"{}\" did not take the letter in time", row.to))),
+                Some(letter) if letter.times == 0 => {
+                    (letter.expires(), Failure::new(FailureCode::Timeout, format!("agent \"{}\" did not take the letter in time", row.to)))
+                }
                 Some(_) => (row.at.plus(ANSWER_TTL_MS), Failure::new(FailureCode::Timeout, format!("agent \"{}\" took the letter and did not answer", row.to))),
                 None => match self.keeper.get::<DoneRow>(&Unit::Global, Table::Inbox, &done_key(&row.to, &row.id)).await? {
-                    Some(done) if done.state == LetterState::DeadLetter => (done.at, Failure::new(FailureCode::Unavailable, format!("agent \"{}\" gave the letter up", row.to))),
+                    Some(done) if done.state == LetterState::DeadLetter => {
+                        (done.at, Failure::new(FailureCode::Unavailable, format!("agent \"{}\" gave the letter up", row.to)))
+                    }
                     _ => (row.at.plus(ANSWER_TTL_MS), Failure::new(FailureCode::Timeout, format!("agent \"{}\" took the letter and did not answer", row.to))),
                 },
             };

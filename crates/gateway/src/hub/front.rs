@@ -51,7 +51,10 @@ impl mailroom::Handler for Front {
                     Err(failure) => failed(&failure),
                 },
                 Incoming::Call { method, .. } => {
-                    let failure = Failure::new(FailureCode::Forbidden, format!("{method} cannot be asked of \"{agent}\": it belongs to a program and has no sessions here"));
+                    let failure = Failure::new(
+                        FailureCode::Forbidden,
+                        format!("{method} cannot be asked of \"{agent}\": it belongs to a program and has no sessions here"),
+                    );
                     Handled { end: HandlerEnd::Done, outcome: Some(Outcome::failed(failure)) }
                 }
             };

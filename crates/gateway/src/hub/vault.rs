@@ -34,12 +34,7 @@ pub async fn open(config: &Config, world: &World, notices: &mut Vec<String>) -> 
 /// The tools of agents of this gateway.
 #[must_use]
 pub fn tools(vault: &Vault) -> Vec<Arc<dyn AnyTool>> {
-    vec![
-        Arc::new(VaultRead(vault.clone())),
-        Arc::new(VaultList(vault.clone())),
-        Arc::new(VaultWrite(vault.clone())),
-        Arc::new(VaultAppend(vault.clone())),
-    ]
+    vec![Arc::new(VaultRead(vault.clone())), Arc::new(VaultList(vault.clone())), Arc::new(VaultWrite(vault.clone())), Arc::new(VaultAppend(vault.clone()))]
 }
 
 fn output(answer: impl Serialize) -> Result<ToolOutput, ToolError> {
@@ -119,7 +114,6 @@ impl Tool for VaultAppend {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -135,7 +129,9 @@ mod tests {
         for tool in tools(&vault) {
             let schema = tool.parameters();
             let hubs = clawstead_hub::mcp::tools::all().iter().find(|one| one.name == tool.spec().name).unwrap();
-            let of = |schema: &Value| schema["properties"].as_object().unwrap().keys().filter(|key| *key != "agent_id").cloned().collect::<std::collections::BTreeSet<_>>();
+            let of = |schema: &Value| {
+                schema["properties"].as_object().unwrap().keys().filter(|key| *key != "agent_id").cloned().collect::<std::collections::BTreeSet<_>>()
+            };
             assert_eq!(of(&schema), of(&Value::Object(hubs.input_schema.as_ref().clone())), "{}", tool.spec().name);
         }
     }

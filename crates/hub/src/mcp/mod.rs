@@ -10,10 +10,10 @@
 pub mod answers;
 pub mod args;
 mod calls;
-mod vault_calls;
 pub mod errors;
 pub mod http;
 pub mod tools;
+mod vault_calls;
 
 use std::{
     collections::VecDeque,

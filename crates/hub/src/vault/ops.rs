@@ -177,11 +177,14 @@ pub async fn list(vault: &Vault, args: ListArgs) -> Result<ListAnswer, Failure> 
     let notes: Vec<ListedAnswer> = match words {
         Some(words) => {
             let hits = vault.search(words, HITS_MAX).await?.into_iter().filter(|hit| below(&hit.path));
-            hits.map(|hit| ListedAnswer { path: hit.path.to_string(), bytes: None, conflict: false, line: Some(hit.line), text: Some(hit.text) }).take(limit).collect()
+            hits.map(|hit| ListedAnswer { path: hit.path.to_string(), bytes: None, conflict: false, line: Some(hit.line), text: Some(hit.text) })
+                .take(limit)
+                .collect()
         }
         None => {
             let listed = vault.index().await?.into_iter().filter(|note| below(&note.path));
-            let answer = |note: super::Listed| ListedAnswer { path: note.path.to_string(), bytes: Some(note.bytes), conflict: note.conflict, line: None, text: None };
+            let answer =
+                |note: super::Listed| ListedAnswer { path: note.path.to_string(), bytes: Some(note.bytes), conflict: note.conflict, line: None, text: None };
             listed.map(answer).take(limit.min(NOTES_MAX)).collect()
         }
     };

@@ -6,6 +6,7 @@ Arguments: address, token; then a JSON list of steps, each {"do": ..}:
 - stream {id, text, agent?, context?}: reads the stream to its end
 - begin {id, text}: does not wait
 - get {task}, cancel {task}, wait {task}: the latter follows the task to its end
+- watch_cancel {task}: follows the task, cancels it after the first event, and follows it to its end
 - list {}: the ids of the caller's tasks
 - push {task, id, to}, pushes {task}, unpush {task, id}: push configs
 - verify {}: the ids of the keys whose signatures on the card hold
@@ -113,6 +114,18 @@ async def main():
                     out = shown(await plain.cancel_task(CancelTaskRequest(id=step["task"], tenant=step.get("agent", ""))))
                 case "wait":
                     out = await follow(streaming.subscribe(SubscribeToTaskRequest(id=step["task"], tenant=step.get("agent", ""))))
+                case "watch_cancel":
+                    events = streaming.subscribe(SubscribeToTaskRequest(id=step["task"], tenant=step.get("agent", "")))
+
+                    async def cancelled(events=events, step=step):
+                        first = True
+                        async for event in events:
+                            yield event
+                            if first:
+                                first = False
+                                await plain.cancel_task(CancelTaskRequest(id=step["task"], tenant=step.get("agent", "")))
+
+                    out = await follow(cancelled())
                 case "list":
                     out = [task.id for task in (await plain.list_tasks(ListTasksRequest(tenant=step.get("agent", "")))).tasks]
                 case "push":
