@@ -91,7 +91,8 @@ pub async fn address(farm: &FarmConfig, hosts: &[IpAddr], port: u16) -> (String,
         }
     }
     let peer = farm.peer.as_ref();
-    let listens = peer.and_then(|peer| peer.listen.as_ref()?.parse::<SocketAddr>().ok()).map(|at| at.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+    let listens =
+        peer.and_then(|peer| peer.listen.as_ref()?.parse::<SocketAddr>().ok()).map(|at| at.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
     let out = || route_to(OUTSIDE).filter(|ip| !ip.is_loopback());
     let found = listens.or_else(out).unwrap_or_else(|| {
         tracing::warn!("this gateway listens everywhere and finds no network: others are told 127.0.0.1; set farm.advertise");

@@ -6,9 +6,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},

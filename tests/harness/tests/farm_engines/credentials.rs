@@ -124,7 +124,12 @@ async fn redis_over_tls_with_a_user() {
 async fn nats_over_tls_with_a_user() {
     let (Some(papers), Some(program)) = (openssl("NATS over TLS"), engine("CLAWSTEAD_NATS_SERVER", "NATS over TLS")) else { return };
     let Some(consul) = Consul::start("NATS over TLS", 1, json!({})).await else { return };
-    let tls = format!("ca_file: \"{}\", cert_file: \"{}\", key_file: \"{}\", verify: true", papers.text("ca.pem"), papers.text("server.pem"), papers.text("server.key"));
+    let tls = format!(
+        "ca_file: \"{}\", cert_file: \"{}\", key_file: \"{}\", verify: true",
+        papers.text("ca.pem"),
+        papers.text("server.pem"),
+        papers.text("server.key")
+    );
     let nats = Server::start(&program, "127.0.0.1", |port, folder| {
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\ntls {{ {tls} }}\nauthorization {{ user: \"farm\", password: \"nats-4712\" }}\n",

@@ -274,10 +274,12 @@ impl Node {
     pub async fn freeze(&self) {
         let gateway = self.gateway.as_ref().unwrap();
         gateway.freeze().unwrap();
-        let stands = || std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().flatten().all(|thread| {
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
-        });
+        let stands = || {
+            std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
+            })
+        };
         assert!(until(PATIENCE, async || stands().then_some(())).await.is_some());
     }
 
@@ -374,7 +376,12 @@ impl Farm {
         answers.sort();
         assert_eq!(answers.len() as u64, count);
         for (n, answer) in &answers {
-            assert!(answer.contains("echo: ") && answer.contains(&format!("msg-{n:06}")), "{n}: {answer}\njerry:\n{}\nbobby:\n{}", self.jerry.log(), self.bobby.log());
+            assert!(
+                answer.contains("echo: ") && answer.contains(&format!("msg-{n:06}")),
+                "{n}: {answer}\njerry:\n{}\nbobby:\n{}",
+                self.jerry.log(),
+                self.bobby.log()
+            );
         }
         let seen = self.model.seen();
         for n in from..from + count {

@@ -294,7 +294,9 @@ pub fn edits(snapshot: &Snapshot, facts: &Facts, flags: &Flags, policy: &[Rule])
                         // What was typed must not be dropped without a word.
                         Some(here) if here != value && flags.names(key, inner) => {
                             let message = format!("farm.{key}.{inner} is {} in the config, and another one was given.", shown(inner, here));
-                            return Err(Fail::new(message).hint(format!("openclaw config set farm.{key}.{inner} <value>, if that is meant; or leave the flag out")));
+                            return Err(
+                                Fail::new(message).hint(format!("openclaw config set farm.{key}.{inner} <value>, if that is meant; or leave the flag out"))
+                            );
                         }
                         Some(_) => {}
                     }

@@ -54,8 +54,9 @@ pub fn run(args: &Args, cx: &Cx) -> Outcome {
     let here = loaded.config.farm.as_ref();
     if let Some(farm) = here.filter(|farm| farm.has_others() && !farm.roots.is_empty()) {
         let what = farm.id.as_deref().map_or_else(|| "a farm".to_owned(), |id| format!("the farm {id}"));
-        return Err(Fail::new(format!("The config has a farm already ({what}); it is not replaced."))
-            .hint("openclaw farm status; to begin anew: openclaw config unset farm, and where Consul keeps the old farm: consul kv delete -recurse openclaw/"));
+        return Err(Fail::new(format!("The config has a farm already ({what}); it is not replaced.")).hint(
+            "openclaw farm status; to begin anew: openclaw config unset farm, and where Consul keeps the old farm: consul kv delete -recurse openclaw/",
+        ));
     }
     let path = root_file(cx, args.root_file.as_ref());
     let (farm_facts, policy) = (first_facts(args, here)?, facts::starter(&loaded.config, &args.agent));

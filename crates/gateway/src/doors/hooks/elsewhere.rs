@@ -53,7 +53,10 @@ impl Hooks {
 
     pub(super) async fn pass_on(&self, gateway: &str, passed: &Passed) -> Result<Value, Refusal> {
         let links = self.chat.farm.get().and_then(|farm| farm.links.as_ref()).ok_or_else(|| {
-            Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("agent {} lives at {gateway}, and this gateway has no link to it: set farm.peer at both gateways", passed.agent))
+            Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("agent {} lives at {gateway}, and this gateway has no link to it: set farm.peer at both gateways", passed.agent),
+            )
         })?;
         let params = serde_json::to_value(passed).map_err(|err| of(&Failure::internal(err.to_string())))?;
         let waits = matches!(&passed.wish, Wish::Turn(turn) if turn.wait);
@@ -66,7 +69,8 @@ impl Hooks {
     /// # Errors
     /// As the hook itself would be refused here.
     pub async fn passed_on(self: &Arc<Self>, params: Value) -> Result<Value, Failure> {
-        let Passed { agent, id, session, wish } = serde_json::from_value(params).map_err(|err| Failure::invalid(format!("the hook that was passed on: {err}")))?;
+        let Passed { agent, id, session, wish } =
+            serde_json::from_value(params).map_err(|err| Failure::invalid(format!("the hook that was passed on: {err}")))?;
         if session.as_ref().is_some_and(|session| session.agent() != agent) {
             return Err(Failure::invalid("the session of the hook belongs to another agent"));
         }
