@@ -429,3 +429,27 @@ fn a_farm_says_what_cannot_be() {
     let shown = redact(&serde_json::json!({"farm": {"state": {"url": "postgres://u:pw@h/d"}, "coord": {"token": "abc"}}}));
     assert!(!shown.to_string().contains("pw@") && !shown.to_string().contains("abc"), "{shown}");
 }
+
+#[test]
+fn signing_keys_and_the_vault_have_their_rules_and_defaults() {
+    let text = r#"{
+        a2a: { signing: { keys: [{ file: "/keys/old.pem", kid: "old" }, { file: "~/new.pem" }] } },
+        farm: { hub: { vault: { git: true } } },
+    }"#;
+    let (c, _) = load(text, &[]);
+    let signing = &c.a2a.as_ref().unwrap().signing;
+    assert!(signing.own && signing.keys.len() == 2 && signing.keys[0].kid.as_deref() == Some("old") && signing.keys[1].kid.is_none());
+    assert!(signing.keys[0].file.ends_with("old.pem") && signing.keys[1].file.is_absolute());
+    let vault = c.farm.as_ref().unwrap().hub.vault.as_ref().unwrap();
+    assert_eq!((vault.path.clone(), vault.git.as_deref()), (c.paths.state_dir.join("shared-vault"), Some("git")));
+    let (c, _) = load(r#"{ a2a: { signing: { own: false } }, farm: { hub: { vault: { enabled: false } } } }"#, &[]);
+    assert!(!c.a2a.as_ref().unwrap().signing.own && c.farm.as_ref().unwrap().hub.vault.is_none());
+    for (text, part) in [
+        (r#"{ a2a: { signing: { keys: [{ kid: "a" }] } } }"#, "needs a file"),
+        (r#"{ a2a: { signing: { keys: [{ file: "a", kid: "a" }, { file: "b", kid: "a" }] } } }"#, "two signing keys"),
+        (r#"{ farm: { hub: { peers: [{ name: "a", token: "0123456789abcdef01234567", scopes: ["vault"] }] } } }"#, "no scope of the hub"),
+    ] {
+        let made = snapshot(text, &[]);
+        assert!(made.issues.iter().any(|issue| issue.message.contains(part)), "{text}: {:?}", made.issues);
+    }
+}
