@@ -379,7 +379,7 @@ pub trait Store: Send + Sync {
     async fn units(&self) -> Result<Vec<Unit>, TxError>;
 
     /// True when other gateways write rows of the global unit too: what is kept of them in memory must be read again
-    /// now and then, and changes need `Op::Expect`.
+    /// now and then, and changes need `Op::Expect`. A store around another one passes its answer on.
     fn is_shared(&self) -> bool {
         false
     }

@@ -5,10 +5,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use clawstead_world::TaskKind;
+use clawstead_world::{Clock, SystemClock, TaskKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_postgres::Client;
@@ -102,7 +102,7 @@ impl Recall {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(SystemClock.now().0).unwrap_or(0)
 }
 
 /// Keeps the file up to date: now, while something is written, and at the end.
