@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn record(nonce: &str, beat: u64) -> MemberRecord {
-        MemberRecord { incarnation: 1, nonce: nonce.into(), load: 0, version: "1".into(), peer: None, beat }
+        MemberRecord { incarnation: 1, nonce: nonce.into(), load: 0, version: "1".into(), peer: None, beat, state_lost: false }
     }
 
     fn bytes(record: &MemberRecord) -> Bytes {

@@ -416,7 +416,7 @@ impl Prepared {
                     incarnation: ground.incarnation,
                     build: ground.version.clone(),
                     listen,
-                    timing: link::Timing::default(),
+                    timing: if moves { link::Timing::following(moving::profile(config.lease)) } else { link::Timing::default() },
                     world: world.clone(),
                     keys: trust.clone(),
                     resolve: trust.clone(),

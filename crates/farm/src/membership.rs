@@ -135,6 +135,8 @@ struct Shared {
     guests: RwLock<Vec<GuestFacts>>,
     began: tokio::time::Instant,
     changed: watch::Sender<u64>,
+    /// The state store does not answer us; told with each renewal.
+    state_lost: Arc<std::sync::atomic::AtomicBool>,
     beats: std::sync::atomic::AtomicU64,
     missed: std::sync::atomic::AtomicU64,
     /// Who claims units, where units move; it writes the ownership records then.
@@ -225,6 +227,7 @@ impl Membership {
             guests: RwLock::default(),
             began: tokio::time::Instant::now(),
             changed: watch::Sender::new(0),
+            state_lost: Arc::default(),
             beats: 0.into(),
             missed: 0.into(),
             owning,
@@ -246,6 +249,12 @@ impl Membership {
     #[must_use]
     pub fn now(&self) -> Now {
         Now { wall: self.0.world.clock.now(), mono_ms: self.mono_ms() }
+    }
+
+    /// Set while the state store does not answer us; others hear it with our lease.
+    #[must_use]
+    pub fn state_lost(&self) -> Arc<std::sync::atomic::AtomicBool> {
+        Arc::clone(&self.0.state_lost)
     }
 
     /// Where boot time begins.

@@ -10,7 +10,7 @@ fn unit() -> Unit {
 }
 
 fn lease(incarnation: u64, beat: u64) -> MemberRecord {
-    MemberRecord { incarnation, nonce: String::new(), load: 0, version: String::new(), peer: None, beat }
+    MemberRecord { incarnation, nonce: String::new(), load: 0, version: String::new(), peer: None, beat, state_lost: false }
 }
 
 fn names() -> Vec<String> {

@@ -90,6 +90,9 @@ pub struct MemberRecord {
     /// Grows with each renewal.
     #[serde(default)]
     pub beat: u64,
+    /// True while the shared state store does not answer it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub state_lost: bool,
 }
 
 impl MemberRecord {

@@ -19,7 +19,7 @@ fn snapshot(pairs: &[(&str, &str)]) -> Change {
 }
 
 fn lease(nonce: &str, incarnation: u64, beat: u64) -> String {
-    serde_json::to_string(&MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: "0.1.0".into(), peer: None, beat }).unwrap()
+    serde_json::to_string(&MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: "0.1.0".into(), peer: None, beat, state_lost: false }).unwrap()
 }
 
 /// The example of the mission text, read and written again.
@@ -104,7 +104,7 @@ fn two_processes_with_one_name_are_noticed() {
     assert_eq!(directory.name_conflicts(), Vec::<&str>::new());
     put(&mut directory, &key, &lease("a", 1, 2), 2);
     assert_eq!(directory.name_conflicts(), ["g1"]);
-    let ours = |nonce: &str, incarnation| MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: String::new(), peer: None, beat: 0 };
+    let ours = |nonce: &str, incarnation| MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: String::new(), peer: None, beat: 0, state_lost: false };
     assert!(directory.is_name_taken("g1", &ours("c", 1)));
     assert!(!directory.is_name_taken("g1", &ours("a", 1)) && !directory.is_name_taken("g1", &ours("c", 2)) && !directory.is_name_taken("g2", &ours("c", 1)));
     // One agent at two gateways.

@@ -84,6 +84,15 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// For a farm whose units move: a link to a gateway that stands still is dead when its lease is, so that calls that
+    /// wait there are asked again of whoever goes on.
+    #[must_use]
+    pub fn following(profile: clawstead_cluster::claim::Profile) -> Self {
+        Self { ping_every: Duration::from_millis(profile.renew_ms), dead_after: Duration::from_millis(profile.wait_ms), ..Self::default() }
+    }
+}
+
 /// What [`Links::new`] needs.
 pub struct Setup {
     /// `farm.id`.

@@ -322,7 +322,17 @@ impl Router {
             let own = (row.handler)(cx.clone(), crate::farm::widened(&params)).await?;
             return elsewhere.complete(&cx, &params, &own).await;
         }
-        (row.handler)(cx, params).await
+        let Some(elsewhere) = self.elsewhere.get().filter(|elsewhere| place == Place::Anywhere && elsewhere.may_ask_again(method, &params)) else {
+            return (row.handler)(cx, params).await;
+        };
+        let answer = (row.handler)(cx.clone(), params.clone()).await;
+        if answer.as_ref().is_err_and(|err| err.code == "UNAVAILABLE")
+            // The agent may have left while we looked: whoever has it now is asked.
+            && let Some(answer) = elsewhere.call(&cx, method, &params).await
+        {
+            return answer;
+        }
+        answer
     }
 
     /// The way to agents of other gateways, where there is one.
