@@ -150,6 +150,32 @@ async fn two_gateways_share_a_schema_and_what_is_common() {
     assert_eq!(Client::connect(one.port).await.unwrap().call("users.prefs.get", json!({})).await.unwrap()["entries"]["theme"], "dark");
     let mut client = Client::connect(two.port).await.unwrap();
     client.call("users.prefs.set", json!({"entries": {"theme": "light"}})).await.unwrap();
+
+    // One leaves the farm with what it holds by then; the other's folder gets its own part only.
+    let said = "agent:bobby:kept";
+    assert_eq!(client.turn(said, "hello", "run-1").await.unwrap().state, "final");
+    drop(client);
+    two.stop(Duration::from_secs(60)).await.unwrap();
+    let owner = || server.sql("SELECT owner FROM octant.fence WHERE unit='agent.bobby'").is_ok_and(|owner| owner == "one");
+    assert!(until(Duration::from_secs(40), async || owner().then_some(())).await.is_some(), "nobody took bobby over: {}", one.log_tail(30));
+    one.stop(Duration::from_secs(60)).await.unwrap();
+    let copied = run(homes[0].path(), &["state", "copy", "--from", "farm", "--to", "local", "--json"]).await;
+    assert_eq!((&copied["verified"], &copied["leftToOthers"]), (&json!(true), &json!(["gateway.two"])), "{copied}");
+    let other = run(homes[1].path(), &["state", "copy", "--from", "farm", "--to", "local", "--json"]).await;
+    assert_eq!(other["perUnit"].as_object().unwrap().keys().collect::<Vec<_>>(), ["global"], "{other}");
+    assert!(other["leftToOthers"].as_array().unwrap().contains(&json!("agent.bobby")), "{other}");
+    let refused =
+        Cli::in_home(Whose::Ours, homes[1].path()).run(&["state", "copy", "--from", "farm", "--to", "bobby.sqlite", "--agent", "bobby"]).await.unwrap();
+    assert!(refused.code == Some(1) && refused.stderr.contains("agent.bobby is held by one"), "{}{}", refused.stdout, refused.stderr);
+    // What was a gateway of a farm is one alone, on its own file.
+    let mut text = read(homes[0].path());
+    text.as_object_mut().unwrap().remove("farm");
+    write(homes[0].path(), &text);
+    let alone = Gateway::start(setup(homes[0].path())).await.unwrap();
+    let mut client = Client::connect(alone.port).await.unwrap();
+    let history = client.call("chat.history", json!({"sessionKey": said, "limit": 100})).await.unwrap();
+    assert_eq!(history["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "assistant").count(), 1, "{history}");
+    assert_eq!(client.call("users.prefs.get", json!({})).await.unwrap()["entries"]["theme"], "light");
 }
 
 fn copy_folder(from: &Path, to: &Path) {
