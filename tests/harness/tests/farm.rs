@@ -107,7 +107,7 @@ async fn model() -> MockModel {
             ..Rule::default()
         },
     ];
-    MockModel::start(Options { rules, ..Options::default() }).await.unwrap()
+    MockModel::start(Options { rules, remember: true, ..Options::default() }).await.unwrap()
 }
 
 /// A farm of two, made with the command line as its operator would.
@@ -219,8 +219,9 @@ async fn jerry_asks_bobby(farm: &Farm) {
 async fn jerry_sends_a_large_report(farm: &Farm) {
     let answer = farm.ask("Please send bobby the large report").await;
     assert!(answer.contains("All of the report is read."), "{}", answer.chars().take(2_000).collect::<String>());
-    let read = farm.model.seen().into_iter().find(|entry| entry.text.contains("The large report")).map(|entry| entry.bytes);
-    assert!(read.is_some_and(|bytes| bytes > LARGE), "bobby's model was given all of it: {read:?}");
+    let seen: Vec<(usize, String)> = farm.model.seen().into_iter().map(|entry| (entry.bytes, entry.text.to_lowercase())).collect();
+    let read = seen.iter().any(|(bytes, text)| *bytes > LARGE && text.contains("large report: xxx"));
+    assert!(read, "bobby's model was not given all of it: {seen:?}");
     farm.all_acked().await;
 }
 

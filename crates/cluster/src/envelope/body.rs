@@ -12,6 +12,9 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// signatures are not there yet.
 const GROWTH_BYTES: usize = 2 * 1024;
 
+/// More than a letter of ours has besides its body: its texts are bounded.
+const ROUGH_BYTES: usize = 8 * 1024;
+
 /// The body is larger than any letter may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the letter's content has {bytes} bytes, {BODY_BYTES_MAX} (8 MiB) is the limit: put it into a file or a shared place and send where it is")]
@@ -43,6 +46,11 @@ pub fn by_reference(letter: &mut Envelope, inline_max: usize) -> Result<Option<S
     if text.len() > BODY_BYTES_MAX {
         letter.body = Some(body);
         return Err(BodyTooLarge { bytes: text.len() });
+    }
+    // Most letters are small: no need to measure them closely. The canonical form is never twice as long.
+    if text.len() * 2 + ROUGH_BYTES <= inline_max {
+        letter.body = Some(body);
+        return Ok(None);
     }
     let rest = serde_json::to_vec(&*letter).map_or(0, |bytes| bytes.len());
     // The canonical form spells some numbers longer.
