@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     land::{FARM, Land, approve},
-    plan::Forgery,
+    plan::{Forgery, Storage},
 };
 use crate::actors::{brain::CANARY, clock::BEGIN_MS};
 
@@ -65,6 +65,9 @@ impl Stranger {
 
     /// Writes one letter and hands it to the bus, three times.
     pub async fn write(&self, land: &Land, number: usize, kind: Forgery, to: &'static str) {
+        // Where agents move, both may live at one gateway: then nothing is wrong with it.
+        let moves = land.plan.storage == Storage::Shared;
+        let kind = if moves && kind == Forgery::NotToBePassedOn { Forgery::Honest } else { kind };
         let now = Millis(BEGIN_MS + land.outside.now_ms());
         let target = match kind {
             // It waits in the box of one agent and is for another one.

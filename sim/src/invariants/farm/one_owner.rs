@@ -6,7 +6,7 @@ use clawstead_agent::turn;
 use clawstead_terms::{AgentId, Unit};
 
 use super::End;
-use crate::outside::Claim;
+use crate::outside::{Claim, Effect};
 
 pub fn end(end: &End<'_>) -> Vec<String> {
     let (effects, claims) = {
@@ -28,7 +28,7 @@ pub fn end(end: &End<'_>) -> Vec<String> {
     for effect in &effects {
         let Some(agent) = effect.agent.as_deref().or_else(|| writers.get(&effect.effect_id).copied()) else { continue };
         let unit = Unit::Agent(AgentId::normalise(agent)).to_string();
-        let held = taken.get(unit.as_str()).and_then(|claims| claims.iter().rev().find(|claim| claim.at_ms < effect.began_ms));
+        let held = taken.get(unit.as_str()).and_then(|claims| claims.iter().rev().find(|claim| before(claim, effect)));
         if let Some(claim) = held.filter(|claim| claim.life != effect.life) {
             faults.push(format!(
                 "{} of {agent} began at {} in life {}, and life {} had taken the agent at {} under {}",
@@ -37,4 +37,9 @@ pub fn end(end: &End<'_>) -> Vec<String> {
         }
     }
     faults
+}
+
+/// True when the claim was there before the effect began. Within one millisecond a gateway's own claim is.
+fn before(claim: &Claim, effect: &Effect) -> bool {
+    claim.at_ms < effect.began_ms || (claim.at_ms == effect.began_ms && claim.life == effect.life)
 }
