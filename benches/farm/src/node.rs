@@ -153,9 +153,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         world,
         handler: work.clone(),
         witness: Arc::new(Silent),
+        opened: Some(&work.keeper),
     };
     let room = Room::open(setup).await?;
-    let _ = work.keeper.set(room.keeper.clone());
     let _ = lines.send("R".into());
     if args.letters > 0 {
         write(&room, &args, &lines).await?;

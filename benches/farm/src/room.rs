@@ -16,7 +16,7 @@ use clawstead_cluster::{
     letter::Timing,
     policy::{Effect, Limits, Party, Policy, Rule},
 };
-use clawstead_farm::mailroom::{Handler, Mailroom, Parts, Place, Places, Rules, Witness};
+use clawstead_farm::mailroom::{Handler, Mailroom, Parts, Place, Places, Witness};
 use clawstead_state::{
     SqliteStore, Store,
     keeper::{Claims, Keeper},
@@ -84,6 +84,8 @@ pub struct Setup<'a> {
     pub world: World,
     pub handler: Arc<dyn Handler>,
     pub witness: Arc<dyn Witness>,
+    /// Gets the store before the mailroom opens: it asks the handler about unfinished work while it does.
+    pub opened: Option<&'a tokio::sync::OnceCell<Keeper>>,
 }
 
 /// A mailroom with its store.
@@ -101,9 +103,12 @@ pub fn unit(agent: &str) -> Unit {
 impl Room {
     /// Opens the store in `folder` and the mailroom over it.
     pub async fn open(setup: Setup<'_>) -> anyhow::Result<Self> {
-        let Setup { gateway, agents, folder, epoch, trust, map, bus, world, handler, witness } = setup;
+        let Setup { gateway, agents, folder, epoch, trust, map, bus, world, handler, witness, opened } = setup;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.join("clawstead.sqlite"), SqliteOptions::default())?);
         let keeper = Keeper { store, claims: Arc::new(Claims::default()) };
+        if let Some(opened) = opened {
+            let _ = opened.set(keeper.clone());
+        }
         let units: Vec<Unit> = agents.iter().map(|agent| unit(agent)).collect();
         for unit in &units {
             let fence = Fence { epoch, owner: gateway.to_owned(), incarnation: epoch };

@@ -121,6 +121,7 @@ pub async fn run(kind: &str, letters: usize, lanes: usize) -> anyhow::Result<Fig
             world,
             handler: Arc::new(Null),
             witness,
+            opened: None,
         };
         rooms.push(Room::open(setup).await?);
     }
