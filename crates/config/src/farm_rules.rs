@@ -46,8 +46,9 @@ pub(crate) fn check(root: View<'_>, sink: &mut Sink<'_>) {
         }
     }
     if let Some(text) = farm.at("advertise").word() {
-        let fits = url::Url::parse(&format!("ws://{text}"))
-            .is_ok_and(|url| url.has_host() && url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none());
+        let fits = url::Url::parse(&format!("ws://{text}")).is_ok_and(|url| {
+            url.has_host() && url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none()
+        });
         let everywhere = text.starts_with("0.0.0.0") || text.starts_with("[::]");
         if !fits || everywhere || text.contains('/') {
             sink.error(&own(&["farm", "advertise"]), "invalid address (expected host or host:port that other nodes reach this gateway at, like 10.0.0.5)");

@@ -69,8 +69,8 @@ pub use sections::{
     bindings::{AccountMatch, Binding, PeerKind, PeerMatch},
     diagnostics::{DiagnosticsConfig, OtelConfig},
     farm::{
-        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FailoverKind, FarmConfig, HubConfig, HubMemory, HubPeer, LeaseProfile, PeerConfig, PolicyEffect, PolicyEnd,
-        PolicyRule, STATE_SCHEMA, StateConfig, StateKind, TlsFiles, VAULT_FOLDER, VaultConfig,
+        BusConfig, BusKind, CONSUL_ADDR, CoordConfig, CoordKind, FailoverKind, FarmConfig, HubConfig, HubMemory, HubPeer, LeaseProfile, PeerConfig,
+        PolicyEffect, PolicyEnd, PolicyRule, STATE_SCHEMA, StateConfig, StateKind, TlsFiles, VAULT_FOLDER, VaultConfig,
     },
     gateway::{
         AuthConfig, AuthMode, Bind, ControlUi, GatewayConfig, GatewayMode, HttpEndpoints, RateLimit, ReloadMode, RemoteConfig, TailscaleMode, TlsConfig,

@@ -422,7 +422,10 @@ impl Prepared {
                     resolve: trust.clone(),
                 };
                 let links = Links::new(setup).map_err(|err| OpenError::Link(err.to_string()))?;
-                links.start(Arc::new(Front { boxes: boxes.clone(), relay: ground.relay, room: Arc::clone(&room) })).await.map_err(|err| OpenError::Link(err.to_string()))?;
+                links
+                    .start(Arc::new(Front { boxes: boxes.clone(), relay: ground.relay, room: Arc::clone(&room) }))
+                    .await
+                    .map_err(|err| OpenError::Link(err.to_string()))?;
                 Some(links)
             }
         };
@@ -521,5 +524,4 @@ impl Farm {
     pub fn coord(&self) -> Arc<dyn Coord> {
         self.coord.clone()
     }
-
 }

@@ -1,7 +1,7 @@
 //! The farm at work: carries out what `cluster` decides, over the engines of `bus` and the rows of `state`.
 
-pub mod catalogue;
 mod alone;
+pub mod catalogue;
 pub mod engines;
 pub mod enrol;
 pub mod events;
@@ -11,9 +11,9 @@ pub mod key_files;
 pub mod link;
 pub mod mailroom;
 pub mod membership;
-pub mod reach;
-mod troubles;
 mod metered;
 pub mod ownership;
+pub mod reach;
+mod troubles;
 
 pub use house::{Farm, Ground, Located, OpenError, Prepared, Relay, moves, policy_of, prepare, prepare_on, root_pin};

@@ -214,7 +214,15 @@ impl Membership {
         agents: Vec<AgentFacts>,
         owning: Option<tokio::sync::mpsc::UnboundedSender<Heard>>,
     ) -> Self {
-        let ours = MemberRecord { incarnation: me.incarnation, nonce: world.rng.uuid(), load: 0, version: me.version.clone(), peer: me.peer.clone(), beat: 0, state_lost: false };
+        let ours = MemberRecord {
+            incarnation: me.incarnation,
+            nonce: world.rng.uuid(),
+            load: 0,
+            version: me.version.clone(),
+            peer: me.peer.clone(),
+            beat: 0,
+            state_lost: false,
+        };
         let shared = Shared {
             me,
             ours,
@@ -385,7 +393,9 @@ impl Membership {
                 }
             }
         }
-        if prefix == GATEWAYS && let Change::Put(entry) = change {
+        if prefix == GATEWAYS
+            && let Change::Put(entry) = change
+        {
             known.hear_clock(entry, self.0.world.clock.now());
         }
         drop(known);
@@ -558,7 +568,8 @@ impl Membership {
                 continue;
             }
             // A record from before an epoch of ours that was seen: the store went back, and what we hold stands.
-            let ours_before = self.known().high.get(&unit).is_some_and(|high| high.owner == me.gateway && record.as_ref().is_some_and(|old| old.epoch < high.epoch));
+            let ours_before =
+                self.known().high.get(&unit).is_some_and(|high| high.owner == me.gateway && record.as_ref().is_some_and(|old| old.epoch < high.epoch));
             if let Some(record) = &record
                 && !ours_before
                 && record.owner != me.gateway
@@ -621,7 +632,8 @@ impl Membership {
         for record in lost {
             let key = record.store_key();
             let stored = self.0.coord.get(&key).await?;
-            let later = stored.as_ref().and_then(|entry| serde_json::from_slice::<KeyRecord>(&entry.value).ok()).is_some_and(|other| other.status >= record.status);
+            let later =
+                stored.as_ref().and_then(|entry| serde_json::from_slice::<KeyRecord>(&entry.value).ok()).is_some_and(|other| other.status >= record.status);
             if later {
                 continue;
             }

@@ -15,7 +15,10 @@ use clawstead_terms::{Failure, Millis, Unit};
 use clawstead_tools::approvals::ApprovalsFile;
 use clawstead_world::World;
 
-use crate::{cron::Broadcast, keeper::{Keeper, sort}};
+use crate::{
+    cron::Broadcast,
+    keeper::{Keeper, sort},
+};
 
 /// Open requests at once.
 pub const OPEN_MAX: usize = 200;

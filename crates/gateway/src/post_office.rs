@@ -114,7 +114,9 @@ impl Post for PostOffice {
         }
         if let Some(farm) = self.elsewhere(&letter) {
             check_path(&letter)?;
-            if matches!(letter.from, Origin::Client { .. } | Origin::Cron { .. } | Origin::Heartbeat) && self.config.load().agents.get(letter.to.agent.as_str()).is_some() {
+            if matches!(letter.from, Origin::Client { .. } | Origin::Cron { .. } | Origin::Heartbeat)
+                && self.config.load().agents.get(letter.to.agent.as_str()).is_some()
+            {
                 // Its writer follows the agent; it left between the writer's look and now.
                 return Err(Failure::unavailable(format!("agent {} just left for another gateway", letter.to.agent), 500));
             }

@@ -65,8 +65,7 @@ mod tests {
 
     #[test]
     fn text_and_back() {
-        let units =
-            [Unit::Agent(AgentId::normalise("jerry")), Unit::Account("slack".into(), "a.b".into()), Unit::Global, Unit::House("jerry-gateway".into())];
+        let units = [Unit::Agent(AgentId::normalise("jerry")), Unit::Account("slack".into(), "a.b".into()), Unit::Global, Unit::House("jerry-gateway".into())];
         for unit in units {
             assert_eq!(Unit::parse(&unit.to_string()), Some(unit));
         }

@@ -309,7 +309,10 @@ async fn m14_a_letter_put_by_hand_into_consul_is_refused_unless_its_box_is_liste
     let told = until(PATIENCE, async || {
         let status = run(&home, &["farm", "status", "--json"]).await;
         let refused = status["refusedLately"].as_array()?;
-        refused.iter().any(|one| one["reason"] == "unsigned" && one["why"].as_str().is_some_and(|why| why.contains(key) && why.contains("farm.acceptUnsigned"))).then_some(())
+        refused
+            .iter()
+            .any(|one| one["reason"] == "unsigned" && one["why"].as_str().is_some_and(|why| why.contains(key) && why.contains("farm.acceptUnsigned")))
+            .then_some(())
     });
     assert!(told.await.is_some(), "{}", run(&home, &["farm", "status", "--json"]).await);
 

@@ -94,7 +94,15 @@ impl Settings {
     /// These servers, everything else as by default.
     #[must_use]
     pub fn at(servers: impl IntoIterator<Item = String>) -> Self {
-        Self { servers: servers.into_iter().collect(), token: None, tls: Tls::default(), names: Names::default(), wait: Duration::from_secs(55), letters_per_second: 50, burst: 200 }
+        Self {
+            servers: servers.into_iter().collect(),
+            token: None,
+            tls: Tls::default(),
+            names: Names::default(),
+            wait: Duration::from_secs(55),
+            letters_per_second: 50,
+            burst: 200,
+        }
     }
 }
 

@@ -104,7 +104,8 @@ fn two_processes_with_one_name_are_noticed() {
     assert_eq!(directory.name_conflicts(), Vec::<&str>::new());
     put(&mut directory, &key, &lease("a", 1, 2), 2);
     assert_eq!(directory.name_conflicts(), ["g1"]);
-    let ours = |nonce: &str, incarnation| MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: String::new(), peer: None, beat: 0, state_lost: false };
+    let ours =
+        |nonce: &str, incarnation| MemberRecord { incarnation, nonce: nonce.into(), load: 0, version: String::new(), peer: None, beat: 0, state_lost: false };
     assert!(directory.is_name_taken("g1", &ours("c", 1)));
     assert!(!directory.is_name_taken("g1", &ours("a", 1)) && !directory.is_name_taken("g1", &ours("c", 2)) && !directory.is_name_taken("g2", &ours("c", 1)));
     // One agent at two gateways.

@@ -2,7 +2,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::Value;
 
-use super::{Envelope, HOP_FIELDS, Hop, Refusal, SCHEMA_VERSION, Sig, canon::{write_canonical, write_object}, fields, parse_strict};
+use super::{
+    Envelope, HOP_FIELDS, Hop, Refusal, SCHEMA_VERSION, Sig,
+    canon::{write_canonical, write_object},
+    fields, parse_strict,
+};
 use crate::keys::GatewayKey;
 
 const LETTER_TAG: &[u8] = b"openclaw-farm-envelope-v1\n";

@@ -167,8 +167,12 @@ fn a_gateway_that_is_cut_off_spends_no_retry() {
     for n in 0..60_u32 {
         row = go(row, &Input::Send, ms).0;
         assert_eq!((row.sends, row.free), (n + 1, n));
-        let (next, actions) =
-            if n % 2 == 0 { go(row, &Input::NotCarried(None), ms) } else { ms += 2_000; row.step(&Input::Tick, &cx(ms, Owner::Unknown)) };
+        let (next, actions) = if n % 2 == 0 {
+            go(row, &Input::NotCarried(None), ms)
+        } else {
+            ms += 2_000;
+            row.step(&Input::Tick, &cx(ms, Owner::Unknown))
+        };
         let [Action::Tell(Event::Retry { delay_ms, .. })] = actions[..] else { panic!("{actions:?}") };
         pauses.push(delay_ms);
         ms += delay_ms as i64;

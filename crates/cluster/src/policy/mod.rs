@@ -13,6 +13,4 @@ mod limit;
 mod rule;
 
 pub use limit::{LIMIT_KEYS_MAX, Limiter};
-pub use rule::{
-    CLIENT_PREFIX, CLIENTS_READ, CLIENTS_WRITE, Decision, Effect, Limits, Party, Policy, PolicyError, RULES_MAX, Rule, Subject, starter_policy,
-};
+pub use rule::{CLIENT_PREFIX, CLIENTS_READ, CLIENTS_WRITE, Decision, Effect, Limits, Party, Policy, PolicyError, RULES_MAX, Rule, Subject, starter_policy};

@@ -167,7 +167,9 @@ fn agent(field: &'static str, value: Value) -> Result<AgentId, Refusal> {
 fn time(value: &Value) -> Result<Millis, Refusal> {
     let bad = |why: &str| Refusal::Field { field: "timestamp", why: why.to_owned() };
     match value {
-        Value::String(text) => text.parse::<jiff::Timestamp>().ok().map(|at| Millis(at.as_millisecond())).ok_or_else(|| bad("it is no RFC 3339 time (2026-02-16T12:00:00Z)")),
+        Value::String(text) => {
+            text.parse::<jiff::Timestamp>().ok().map(|at| Millis(at.as_millisecond())).ok_or_else(|| bad("it is no RFC 3339 time (2026-02-16T12:00:00Z)"))
+        }
         Value::Number(number) => match number.as_i64() {
             Some(ms) if ms >= 100_000_000_000 => Ok(Millis(ms)),
             Some(s) if s >= 0 => Ok(Millis(s * 1_000)),

@@ -23,8 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeadRow, Handled, Head, Outcome, Parts, RemoteRun, SentRow, Waiting, envelope_of,
+    DeadRow, Handled, Head, Outcome, Parts, RemoteRun, SentRow, Waiting,
     bodies::{Fetched, Fetching, Signed, sent_key},
+    envelope_of,
     inbox::Inbox,
     lock,
     receipts::Receipts,
@@ -425,7 +426,14 @@ impl Clerk {
             match action {
                 Action::Tell(_) | Action::Note(_) => {}
                 Action::Publish { attempt, state } => {
-                    then.push(Then::Publish { unit: live.unit.clone(), envelope: Arc::clone(&live.envelope), attempt, state, gateway: change.gateway.clone(), epoch });
+                    then.push(Then::Publish {
+                        unit: live.unit.clone(),
+                        envelope: Arc::clone(&live.envelope),
+                        attempt,
+                        state,
+                        gateway: change.gateway.clone(),
+                        epoch,
+                    });
                 }
                 Action::Ask => then.push(Then::Ask { envelope: Arc::clone(&live.envelope), gateway: change.gateway.clone(), epoch }),
             }

@@ -71,7 +71,8 @@ fn replace(index: &Mutex<Index>, fresh: Index) -> Vec<(String, Option<String>)> 
             gone.push((id.clone(), None));
             continue;
         };
-        let revoked = old.tokens.iter().filter(|(role, old)| old.revoked_at_ms.is_none() && new.tokens.get(*role).is_none_or(|new| new.revoked_at_ms.is_some()));
+        let revoked =
+            old.tokens.iter().filter(|(role, old)| old.revoked_at_ms.is_none() && new.tokens.get(*role).is_none_or(|new| new.revoked_at_ms.is_some()));
         gone.extend(revoked.map(|(role, _)| (id.clone(), Some(role.clone()))));
     }
     let seen_written = std::mem::take(&mut index.seen_written);

@@ -19,8 +19,8 @@ use clawstead_terms::{Fence, Unit};
 use clawstead_wire::event::PairRequest;
 use clawstead_world::World;
 
-use common::changing;
 pub use common::Gone;
+use common::changing;
 pub use pairing::{Claim, Decision, Grant, Need, Verdict, store_error};
 
 /// Pending requests at most; a new one above that replaces the oldest.

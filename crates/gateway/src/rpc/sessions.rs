@@ -26,7 +26,11 @@ use super::{
     Cx,
     chat::{ChatRpc, Wishes},
 };
-use crate::{fanout::messages_json, keeper::{Keeper, sort}, shown};
+use crate::{
+    fanout::messages_json,
+    keeper::{Keeper, sort},
+    shown,
+};
 
 /// Sessions of a list when the caller names no number.
 const PAGE_DEFAULT: usize = 100;
