@@ -62,6 +62,21 @@ fn is_repeatable(method: &str, params: &Value) -> bool {
     reads || TURNS.contains(&method) || params.get("idempotencyKey").is_some_and(Value::is_string)
 }
 
+/// Waits until the record of a unit names another owner than this one.
+async fn has_left(farm: &clawstead_farm::Farm, unit: &Unit, gateway: &str) {
+    let Some(ownership) = farm.ownership() else { return std::future::pending().await };
+    let mut changed = ownership.changes();
+    loop {
+        let owner = ownership.standing().remove(unit).and_then(|standing| standing.record).map(|record| record.owner);
+        if owner.is_some_and(|owner| !owner.is_empty() && owner != gateway) {
+            return;
+        }
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// The asking side.
 pub struct Elsewhere {
     farm: Cell,
@@ -130,7 +145,14 @@ impl Elsewhere {
                     return Some(Err(ErrorShape::from(Failure::unavailable(text, 2_000).with_hint("openclaw farm shards"))));
                 }
             };
-            let answer = self.relay(farm, cx, method, params, Some(agent), &place).await;
+            // A gateway that is there and cannot do it (its state store does not answer) says nothing for long.
+            let answer = tokio::select! {
+                biased;
+                answer = self.relay(farm, cx, method, params, Some(agent), &place) => answer,
+                () = has_left(farm, &unit, &place), if repeatable => {
+                    Err(ErrorShape::from(Failure::unavailable(format!("agent {agent} left {place} meanwhile"), 500)))
+                }
+            };
             match answer {
                 Err(err) if repeatable && err.code == "UNAVAILABLE" && tokio::time::Instant::now() + AGAIN < until => {
                     tracing::debug!(method, %agent, gateway = place, err = err.message, "asked again, of whoever has the agent then");
