@@ -67,7 +67,9 @@ pub(crate) struct Inner {
     pub rooms: RwLock<BTreeMap<AgentId, Arc<Room>>>,
     pub runs: Arc<Semaphore>,
     pub subagent_runs: Arc<Semaphore>,
-    pub watched: Mutex<HashMap<RunId, Arc<watch::Sender<Ended>>>>,
+    /// One sender for each who waits: they wake in the order in which they came. One sender for all of them would wake
+    /// them in an order of chance.
+    pub watched: Mutex<HashMap<RunId, Vec<watch::Sender<Ended>>>>,
     pub going: watch::Sender<usize>,
     /// Cancelled when lanes must stop: running turns are put aside.
     pub halt: CancellationToken,
@@ -361,15 +363,20 @@ impl Lanes {
         if watched.len() >= WATCHED_RUNS_MAX && !watched.contains_key(run) {
             return Err(Failure::busy("too many callers wait for runs", 1_000));
         }
-        let sender = watched.entry(run.clone()).or_insert_with(|| Arc::new(watch::Sender::new(None)));
-        Ok((sender.subscribe(), Unwatch { inner: Arc::clone(&self.inner), run: run.clone() }))
+        let (sender, receiver) = watch::channel(None);
+        watched.entry(run.clone()).or_default().push(sender);
+        Ok((receiver, Unwatch { inner: Arc::clone(&self.inner), run: run.clone() }))
     }
 
     /// Tells who waits that a run ended.
     pub(crate) fn announce_end(&self, row: &RunRow) {
-        let sender = lock(&self.inner.watched).remove(&row.run_id);
-        if let Some(sender) = sender {
-            sender.send_replace(Some(Arc::new(row.clone())));
+        let senders = lock(&self.inner.watched).remove(&row.run_id).unwrap_or_default();
+        if senders.is_empty() {
+            return;
+        }
+        let row = Arc::new(row.clone());
+        for sender in senders {
+            sender.send_replace(Some(Arc::clone(&row)));
         }
     }
 
@@ -450,8 +457,11 @@ impl Drop for Unwatch {
     fn drop(&mut self) {
         let mut watched = lock(&self.inner.watched);
         // Its own receiver is dropped before it.
-        if watched.get(&self.run).is_some_and(|sender| sender.receiver_count() == 0) {
-            watched.remove(&self.run);
+        if let Some(senders) = watched.get_mut(&self.run) {
+            senders.retain(|sender| sender.receiver_count() > 0);
+            if senders.is_empty() {
+                watched.remove(&self.run);
+            }
         }
     }
 }

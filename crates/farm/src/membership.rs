@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clawstead_bus::{CasError, Change, Coord, CoordError, Member};
+use clawstead_bus::{Bell, CasError, Change, Coord, CoordError, Ear, Member};
 use clawstead_cluster::{
     Now,
     claim::{Failover, Record},
@@ -24,7 +24,6 @@ use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Millis, Unit};
 use clawstead_world::{TaskKind, World};
 use futures_util::{StreamExt as _, stream::select_all};
-use tokio::sync::watch;
 
 use crate::{
     mailroom::{Place, Places},
@@ -134,7 +133,7 @@ struct Shared {
     /// Agents that programs registered here.
     guests: RwLock<Vec<GuestFacts>>,
     began: tokio::time::Instant,
-    changed: watch::Sender<u64>,
+    changed: Bell,
     /// The state store does not answer us; told with each renewal.
     state_lost: Arc<std::sync::atomic::AtomicBool>,
     beats: std::sync::atomic::AtomicU64,
@@ -234,7 +233,7 @@ impl Membership {
             agents: RwLock::new(agents),
             guests: RwLock::default(),
             began: tokio::time::Instant::now(),
-            changed: watch::Sender::new(0),
+            changed: Bell::default(),
             state_lost: Arc::default(),
             beats: 0.into(),
             missed: 0.into(),
@@ -285,8 +284,8 @@ impl Membership {
 
     /// Grows with everything that was heard.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changed.subscribe()
+    pub fn changes(&self) -> Ear {
+        self.0.changed.listen()
     }
 
     /// Who may sign, as far as the farm's root vouches for them.
@@ -399,7 +398,7 @@ impl Membership {
             known.hear_clock(entry, self.0.world.clock.now());
         }
         drop(known);
-        self.0.changed.send_modify(|count| *count += 1);
+        self.0.changed.ring();
     }
 
     async fn tell(&self) {
@@ -672,7 +671,7 @@ impl Membership {
             ring.forget_age();
         }
         drop((ring, known));
-        self.0.changed.send_modify(|count| *count += 1);
+        self.0.changed.ring();
         Ok(())
     }
 

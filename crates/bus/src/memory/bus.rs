@@ -12,10 +12,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{AGAIN_AFTER, BOX_BYTES_MAX, BOX_LETTERS_MAX, DEDUPE_MAX, ENGINE, FULL_RETRY, Fate, Hub, INLINE_MAX, Inner, Part};
 use crate::{Blobs, Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed, Settle, coord::REQUEST_TIMEOUT};
@@ -157,7 +154,7 @@ impl Bus for MemoryBus {
         inner.boxes.entry(from.clone()).or_default().subscription = Some(number);
         drop(inner);
         self.hub.tell();
-        let changed = self.hub.changed.subscribe();
+        let changed = self.hub.changed.listen();
         let subscription = Subscription { hub: self.hub.clone(), who: self.who.clone(), from: from.clone(), number, changed, told_away: false };
         stream::unfold(subscription, async |mut subscription| {
             let item = subscription.next().await?;
@@ -206,7 +203,7 @@ struct Subscription {
     who: String,
     from: MailBox,
     number: u64,
-    changed: watch::Receiver<u64>,
+    changed: crate::Ear,
     told_away: bool,
 }
 

@@ -11,10 +11,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{ENGINE, Fate, Hub, Inner, Part, Registered, WatchFate};
 use crate::{CasError, Change, Check, Coord, CoordError, Entry, Member, Op, Version, coord::REQUEST_TIMEOUT, rules};
@@ -157,7 +154,7 @@ impl Coord for MemoryCoord {
         if let Err(err) = rules::prefix(prefix) {
             return stream::iter([Change::Lost(err.to_string())]).chain(stream::pending()).boxed();
         }
-        let changed = self.hub.changed.subscribe();
+        let changed = self.hub.changed.listen();
         let watch = Watch { hub: self.hub.clone(), who: self.who.clone(), prefix: prefix.to_owned(), changed, sees: Sees::Nothing, told: VecDeque::new() };
         stream::unfold(watch, async |mut watch| {
             let change = watch.next().await?;
@@ -203,7 +200,7 @@ struct Watch {
     hub: Arc<Hub>,
     who: String,
     prefix: String,
-    changed: watch::Receiver<u64>,
+    changed: crate::Ear,
     sees: Sees,
     told: VecDeque<Change>,
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use crate::{Bus, Coord, MailBox, Member, Sealed, Version};
 
@@ -105,7 +105,7 @@ pub struct Memory(Arc<Hub>);
 struct Hub {
     inner: Mutex<Inner>,
     /// Says that something changed: a key, a box, a cut.
-    changed: watch::Sender<u64>,
+    changed: crate::Bell,
     faults: Arc<dyn Faults>,
 }
 
@@ -154,7 +154,7 @@ impl Memory {
     /// An empty engine with faults.
     #[must_use]
     pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
-        Self(Arc::new(Hub { inner: Mutex::default(), changed: watch::Sender::new(0), faults }))
+        Self(Arc::new(Hub { inner: Mutex::default(), changed: crate::Bell::default(), faults }))
     }
 
     /// The keys, as the gateway `who` reaches them.
@@ -212,7 +212,7 @@ impl Hub {
     }
 
     fn tell(&self) {
-        self.changed.send_modify(|count| *count += 1);
+        self.changed.ring();
     }
 
     /// Does something while the engine is locked, and wakes who waits for a change if there was one.

@@ -151,8 +151,11 @@ fn an_owner_without_a_state_store_stops_and_releases() {
     assert_eq!(it.step(Input::Tick, &leases, 14_000), [Command::Stop]);
     let [Command::Cas { record, .. }] = &it.step(Input::Stopped, &leases, 14_010)[..] else { panic!("no release") };
     assert_eq!((record.owner.as_str(), record.epoch), ("", 2));
+    // By rank, from when the release was seen: the second waits a moment for the first.
     let mut other = claim("g2", 1);
-    assert_eq!(other.step(Input::Record(Some((record.clone(), Version(2)))), &leases, 14_020).len(), 1);
+    assert_eq!(other.step(Input::Record(Some((record.clone(), Version(2)))), &leases, 14_020), []);
+    assert_eq!(other.step(Input::Tick, &leases, 14_020 + RANK_DELAY_MS - 1), []);
+    assert_eq!(other.step(Input::Tick, &leases, 14_020 + RANK_DELAY_MS).len(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clawstead_bus::{CasError, Change, Entry, Version};
+use clawstead_bus::{Bell, CasError, Change, Entry, Version};
 use clawstead_cluster::{
     claim::{Claim, Command, FAILBACK_HOME_MS, FAILBACK_IDLE_MS, Failover, Input, Leases, Record, preference},
     directory::{MEMBERS, MemberRecord},
@@ -16,10 +16,7 @@ use clawstead_cluster::{
 use clawstead_state::{Table as StateTable, TxError, keeper::Keeper};
 use clawstead_terms::{Fence, Unit};
 use futures_util::StreamExt as _;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{DRAINS, Drain, Failback, Heard, Movable, ORDER_KEPT_MS, ORDERS, Order, Parts, Seen, Standing, TICK, Table, orders, witness::SLOW_AFTER};
@@ -53,7 +50,7 @@ pub(super) struct Board {
     pub shown: Arc<RwLock<Table>>,
     pub alerts: Arc<RwLock<BTreeMap<Unit, &'static str>>>,
     pub drains: Arc<RwLock<BTreeMap<String, Drain>>>,
-    pub changed: watch::Sender<u64>,
+    pub changed: Bell,
 }
 
 struct One {
@@ -206,7 +203,7 @@ impl Driver {
         if shown.get(unit) != Some(&now) {
             shown.insert(unit.clone(), now);
             drop(shown);
-            self.board.changed.send_modify(|count| *count += 1);
+            self.board.changed.ring();
         }
     }
 
@@ -476,7 +473,7 @@ impl Driver {
             Change::Lost(_) => {}
         }
         self.drains.clone_into(&mut self.board.drains.write().unwrap_or_else(PoisonError::into_inner));
-        self.board.changed.send_modify(|count| *count += 1);
+        self.board.changed.ring();
     }
 
     /// Carries out orders, as far as they are ours to carry out; forgets those that are done or too old.

@@ -15,12 +15,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use clawstead_bus::{Change, Coord};
+use clawstead_bus::{Bell, Change, Coord, Ear};
 use clawstead_cluster::claim::{Failover, Profile, Record};
 use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Fence, Unit};
 use clawstead_world::{TaskKind, World};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub use orders::{DRAINS, Drain, ORDERS, Order};
 pub use witness::{Seen, Witness};
@@ -133,7 +133,7 @@ struct Inner {
     world: World,
     notes: mpsc::UnboundedSender<driver::Note>,
     shown: Arc<RwLock<Table>>,
-    changed: watch::Receiver<u64>,
+    changed: Bell,
     alerts: Arc<RwLock<BTreeMap<Unit, &'static str>>>,
     drains: Arc<RwLock<BTreeMap<String, Drain>>>,
 }
@@ -143,7 +143,7 @@ impl Ownership {
     #[must_use]
     pub fn start(parts: Parts, units: Vec<Movable>) -> Self {
         let (notes, inbox) = mpsc::unbounded_channel();
-        let (telling, changed) = watch::channel(0);
+        let changed = Bell::default();
         let nobody = Standing { record: None, acting: false };
         let shown = Arc::new(RwLock::new(units.iter().map(|movable| (movable.unit.clone(), nobody.clone())).collect()));
         let (alerts, drains) = (Arc::default(), Arc::default());
@@ -154,12 +154,12 @@ impl Ownership {
             world: parts.world.clone(),
             notes: notes.clone(),
             shown: Arc::clone(&shown),
-            changed,
+            changed: changed.clone(),
             alerts: Arc::clone(&alerts),
             drains: Arc::clone(&drains),
         };
         let (world, stop) = (parts.world.clone(), parts.world.tasks.stopping());
-        let board = driver::Board { shown, alerts, drains, changed: telling };
+        let board = driver::Board { shown, alerts, drains, changed };
         let driver = driver::Driver::new(parts, units, notes, board);
         world.tasks.spawn::<_, Failure>(TaskKind::vital("ownership"), async move {
             driver.work(inbox, stop).await;
@@ -199,8 +199,8 @@ impl Ownership {
 
     /// Grows with every change of [`Ownership::standing`].
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changed.clone()
+    pub fn changes(&self) -> Ear {
+        self.0.changed.listen()
     }
 
     /// Gateways that are to have nothing.
@@ -228,7 +228,7 @@ impl Ownership {
         let order = Order { to: to.to_owned(), at: self.0.world.clock.now(), by: self.0.me.clone() };
         self.0.coord.put(&key, orders::json(&order)).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
         let there = |table: &Table| table.get(unit).and_then(|standing| standing.record.as_ref()).is_some_and(|record| record.owner == to);
-        let mut changed = self.0.changed.clone();
+        let mut changed = self.0.changed.listen();
         let arrived = async {
             loop {
                 if there(&self.0.shown.read().unwrap_or_else(PoisonError::into_inner)) {
@@ -281,7 +281,7 @@ impl Ownership {
             let has = |standing: &Standing| standing.record.as_ref().is_some_and(|record| record.owner == gateway && record.failover != Failover::None);
             self.standing().iter().filter(|(_, standing)| has(standing)).map(|(unit, _)| unit.to_string()).collect()
         };
-        let mut changed = self.0.changed.clone();
+        let mut changed = self.0.changed.listen();
         let empty = async {
             while !left().is_empty() {
                 if changed.changed().await.is_err() {
@@ -300,7 +300,7 @@ impl Ownership {
         if self.0.notes.send(driver::Note::Leave(reply)).is_err() || answer.await != Ok(true) {
             return;
         }
-        let mut changed = self.0.changed.clone();
+        let mut changed = self.0.changed.listen();
         let empty = async {
             // Not acting is not enough: who ends before the record is written leaves the others to wait for silence.
             let ours = |standing: &Standing| {
