@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use clawstead_state::{Scan, Store, Table, TxError, keeper::EFFECT_WINDOW};
+use clawstead_state::{Scan, Store, Table, TxError, keeper::still_ours};
 use clawstead_terms::{AgentId, Fence, Millis, SessionKey, Unit};
 
 use crate::{
@@ -58,21 +58,16 @@ impl Room {
         *lock(&self.proved) = begun;
     }
 
-    /// Whether an effect may begin now: the agent was ours a moment ago, or the store says that it is. A process that
-    /// stood still, or waited long for the store, finds out here that another gateway went on meanwhile.
+    /// Whether an effect may begin now; see [`still_ours`].
     pub async fn may_act(&self, store: &dyn Store) -> bool {
-        let begun = Instant::now();
-        if begun.saturating_duration_since(*lock(&self.proved)) <= EFFECT_WINDOW {
-            return !self.closed.is_cancelled();
-        }
-        match store.fence(&self.unit).await {
-            Ok(Some(fence)) if fence == self.fence => {
-                self.proved_at(begun);
-                !self.closed.is_cancelled() && begun.elapsed() <= EFFECT_WINDOW
+        let proved = *lock(&self.proved);
+        match still_ours(store, &self.unit, Some(&self.fence), proved).await {
+            Ok(proved) => {
+                self.proved_at(proved);
+                !self.closed.is_cancelled()
             }
-            Ok(held) => {
-                let held = held.unwrap_or_else(|| Fence { epoch: 0, owner: "nobody".into(), incarnation: 0 });
-                self.lose(&TxError::Fenced { unit: self.unit.to_string(), held: held.epoch, ours: self.fence.epoch, owner: held.owner });
+            Err(err @ TxError::Fenced { .. }) => {
+                self.lose(&err);
                 false
             }
             Err(err) => {

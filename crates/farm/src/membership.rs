@@ -909,6 +909,7 @@ fn agent_unit(id: &str) -> Unit {
     Unit::Agent(clawstead_terms::AgentId::normalise(id))
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Bytes {
+/// A value as it is stored for others.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
 }

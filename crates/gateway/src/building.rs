@@ -196,6 +196,27 @@ fn units(config: &Config, moves: bool) -> Vec<Unit> {
     units
 }
 
+/// Takes the units that this gateway holds for as long as it runs.
+async fn hold(keeper: &Keeper, farm: Option<&clawstead_farm::Prepared>, config: &Config, name: &str, incarnation: u64) -> Result<(), Failure> {
+    let moves = farm.is_some_and(clawstead_farm::Prepared::moves);
+    if let Some(farm) = farm {
+        // Before anything is written that others of this name would notice.
+        farm.alone().await.map_err(|err| Failure::invalid(err.to_string()))?;
+    }
+    let pinned = units(config, moves);
+    keeper.claim(&pinned, name, incarnation).await?;
+    if let Some(farm) = farm.filter(|_| !moves) {
+        farmside::above(keeper, farm.epochs(&pinned).await, name, incarnation).await?;
+    }
+    // Agents of programs stay with the gateway where they registered, also where others move.
+    let guests = hub::units(keeper, config).await?;
+    keeper.claim(&guests, name, incarnation).await?;
+    if let Some(farm) = farm {
+        farmside::above(keeper, farm.epochs(&guests).await, name, incarnation).await?;
+    }
+    Ok(())
+}
+
 impl Building {
     /// Raises a gateway: takes its units, reads its rows, resumes what was unfinished, starts cron and channels.
     ///
@@ -217,21 +238,7 @@ impl Building {
         let incarnation = u64::try_from(world.clock.now().0).unwrap_or(0);
         // In a farm the others know us by this name.
         let name = joining.as_ref().map_or(name, |ground| ground.prepared.gateway().to_owned());
-        let pinned = units(&now, moves);
-        if let Some(ground) = &joining {
-            // Before anything is written that others of this name would notice.
-            ground.prepared.alone().await.map_err(|err| Failure::invalid(err.to_string()))?;
-        }
-        keeper.claim(&pinned, &name, incarnation).await?;
-        if let Some(ground) = joining.as_ref().filter(|_| !moves) {
-            farmside::above(&keeper, ground.prepared.epochs(&pinned).await, &name, incarnation).await?;
-        }
-        // Agents of programs stay with the gateway where they registered, also where others move.
-        let guests = hub::units(&keeper, &now).await?;
-        keeper.claim(&guests, &name, incarnation).await?;
-        if let Some(ground) = &joining {
-            farmside::above(&keeper, ground.prepared.epochs(&guests).await, &name, incarnation).await?;
-        }
+        hold(&keeper, joining.as_ref().map(|ground| &ground.prepared), &now, &name, incarnation).await?;
         let global = keeper.claims.get(&Unit::Global).ok_or_else(|| Failure::internal("the global unit was not taken"))?;
 
         // What an older OpenClaw left, once; before anything reads its rows.
@@ -469,26 +476,21 @@ impl Building {
         });
         let _ = at_peers_call.open.set((doors.clone(), hooks));
 
-        let cell = farm.clone();
-        if let Some(farm) = farm.get().filter(|_| moves) {
-            let of_a2a = Arc::new(std::sync::OnceLock::new());
-            if let Some(a2a) = &a2a {
-                let _ = of_a2a.set(a2a.clone());
-            }
+        if let Some(joined) = farm.get().filter(|_| moves) {
             let landlord = farmside::Landlord {
                 keeper: keeper.clone(),
                 lanes: lanes.clone(),
                 cron: cron.clone(),
                 accounts: accounts.clone(),
                 outbox: outbox.clone(),
-                farm: farmside::Cell::clone(&cell),
+                farm: farm.clone(),
                 config: config.clone(),
-                a2a: of_a2a,
+                a2a: a2a.clone(),
                 world: world.clone(),
                 busy: std::sync::Mutex::default(),
             };
-            outbox.carry(Arc::new(farmside::ReplyCarrier(cell.clone())));
-            farm.own(&world, Arc::new(landlord), seen, farmside::movables(&now));
+            outbox.carry(Arc::new(farmside::ReplyCarrier(farm.clone())));
+            joined.own(&world, Arc::new(landlord), seen, farmside::movables(&now));
         }
 
         let building = Self { lanes, post, desk, cron, accounts, outbox, outlets, fanout, doors, keeper, minds, notices, farm };

@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 
 use clawstead_agent::{Announce, Lanes, Spawn};
 use clawstead_config::Config;
-use clawstead_terms::{Address, AgentId, Failure, FailureCode, Origin, Part, Retry, RunId, SessionKey, TurnOptions, Unit};
+use clawstead_terms::{Address, AgentId, Failure, FailureCode, Origin, Part, RunId, SessionKey, TurnOptions, Unit};
 use clawstead_tools::{Rpc, ToolCaller};
-use clawstead_wire::ErrorShape;
 use clawstead_world::{Post as _, World};
 
 use crate::{
@@ -138,7 +137,7 @@ impl ToolCalls {
             Reach::Farm => router.call(cx, method, params, Readiness::Ready, now).await,
             Reach::Here => router.call_here(cx, method, params, Readiness::Ready, now).await,
         };
-        serde_json::from_str(answer.map_err(unsorted)?.get()).map_err(|e| Failure::internal(e.to_string()))
+        serde_json::from_str(answer.map_err(Failure::from)?.get()).map_err(|e| Failure::internal(e.to_string()))
     }
 
     fn is_elsewhere(&self, agent: &AgentId) -> bool {
@@ -175,19 +174,4 @@ impl ToolCalls {
         let rules = json!({"enabled": config.tools.agent_to_agent, "allow": config.tools.agent_to_agent_allow});
         crate::policy::may_reach(&rules, &caller.agent, &AgentId::normalise(other)).map_err(|why| Failure::new(FailureCode::Forbidden, why))
     }
-}
-
-fn unsorted(err: ErrorShape) -> Failure {
-    let code = match err.code.as_str() {
-        "FORBIDDEN" | "NOT_PAIRED" => FailureCode::Forbidden,
-        "UNAVAILABLE" => FailureCode::Unavailable,
-        "APPROVAL_NOT_FOUND" => FailureCode::NotFound,
-        _ => FailureCode::InvalidRequest,
-    };
-    let retry = match (err.retryable, err.retry_after_ms) {
-        (Some(true), Some(ms)) => Retry::AfterMs(ms),
-        (Some(true), None) => Retry::Now,
-        _ => Retry::Never,
-    };
-    Failure { code, message: err.message, retry, hint: None }
 }

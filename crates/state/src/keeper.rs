@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use crate::{self as state, Batch, Scan, Store, Table, TxError, Versioned};
 use clawstead_terms::{Failure, FailureCode, Fence, Retry, Unit};
@@ -75,25 +76,12 @@ impl Keeper {
         self.store.commit(&fence, batch).await
     }
 
-    /// Whether an effect may begin now, after a write of the unit that began at `proved`: an effect begins at most
-    /// [`EFFECT_WINDOW`] after the store was asked whether the unit is still ours; later than that it is asked again.
+    /// Whether an effect may begin now, after a write of the unit that began at `proved`; see [`still_ours`].
     ///
     /// # Errors
-    /// `Fenced` when the unit is another gateway's, `Away` when the store does not answer, or not in time.
-    pub async fn may_act(&self, unit: &Unit, proved: tokio::time::Instant) -> Result<(), TxError> {
-        if proved.elapsed() <= EFFECT_WINDOW {
-            return Ok(());
-        }
-        let begun = tokio::time::Instant::now();
-        let (ours, held) = (self.claims.get(unit), self.store.fence(unit).await?);
-        if ours.is_none() || ours != held {
-            let (held, owner) = held.map_or((0, "nobody".to_owned()), |fence| (fence.epoch, fence.owner));
-            return Err(TxError::Fenced { unit: unit.to_string(), held, ours: ours.map_or(0, |fence| fence.epoch), owner });
-        }
-        if begun.elapsed() > EFFECT_WINDOW {
-            return Err(TxError::Away { path: self.store.describe(), why: "it answers too slowly for an effect to begin".into(), maybe: false });
-        }
-        Ok(())
+    /// As [`still_ours`].
+    pub async fn may_act(&self, unit: &Unit, proved: Instant) -> Result<(), TxError> {
+        still_ours(&*self.store, unit, self.claims.get(unit).as_ref(), proved).await.map(drop)
     }
 
     /// Writes one row durably.
@@ -128,6 +116,29 @@ impl Keeper {
     pub async fn scan<T: DeserializeOwned>(&self, unit: &Unit, table: Table, scan: &Scan) -> Result<Vec<Versioned<T>>, Failure> {
         state::scan_json(self.store.as_ref(), unit, table, scan).await.map_err(sort)
     }
+}
+
+/// Whether an effect may begin now for a unit whose fence was proved by something that began at `proved`: an effect
+/// begins at most [`EFFECT_WINDOW`] after the store was asked whether the unit is still ours; later than that it is asked
+/// again. A process that stood still, or waited long for the store, finds out here that another gateway went on meanwhile.
+/// Answers with the moment from which it is proved.
+///
+/// # Errors
+/// `Fenced` when the unit is another gateway's, `Away` when the store does not answer, or not in time.
+pub async fn still_ours(store: &dyn Store, unit: &Unit, ours: Option<&Fence>, proved: Instant) -> Result<Instant, TxError> {
+    if proved.elapsed() <= EFFECT_WINDOW {
+        return Ok(proved);
+    }
+    let begun = Instant::now();
+    let held = store.fence(unit).await?;
+    if ours.is_none() || ours != held.as_ref() {
+        let (held, owner) = held.map_or((0, "nobody".to_owned()), |fence| (fence.epoch, fence.owner));
+        return Err(TxError::Fenced { unit: unit.to_string(), held, ours: ours.map_or(0, |fence| fence.epoch), owner });
+    }
+    if begun.elapsed() > EFFECT_WINDOW {
+        return Err(TxError::Away { path: store.describe(), why: "it answers too slowly for an effect to begin".into(), maybe: false });
+    }
+    Ok(begun)
 }
 
 /// What the outside is told of a store error.

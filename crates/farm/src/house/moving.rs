@@ -182,17 +182,22 @@ impl Farm {
         Ok((wanted, epoch))
     }
 
-    /// Empties a gateway in order, or lets it have units again. Answers with what it still has.
+    /// Lets a gateway that was drained have units again.
+    ///
+    /// # Errors
+    /// As [`Farm::drain`].
+    pub async fn undrain(&self, gateway: &str) -> Result<(), Failure> {
+        self.known_gateway(gateway)?;
+        self.owning()?.set_drain(gateway, None).await
+    }
+
+    /// Empties a gateway in order. Answers with what it still has.
     ///
     /// # Errors
     /// `NotFound` for an unknown gateway; what the coordination store says.
-    pub async fn drain(&self, gateway: &str, undo: bool, why: &str) -> Result<Vec<String>, Failure> {
+    pub async fn drain(&self, gateway: &str, why: &str) -> Result<Vec<String>, Failure> {
         let ownership = self.owning()?;
         self.known_gateway(gateway)?;
-        if undo {
-            ownership.set_drain(gateway, None).await?;
-            return Ok(Vec::new());
-        }
         let others =
             self.membership.gateways().into_iter().filter(|other| other.healthy && other.name != gateway && !ownership.drains().contains_key(&other.name));
         if others.count() == 0 {

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{DRAINS, Drain, Failback, Heard, Movable, ORDER_KEPT_MS, ORDERS, Order, Parts, Seen, Standing, TICK, Table, orders, witness::SLOW_AFTER};
-use crate::membership::SHARDS;
+use crate::membership::{SHARDS, json};
 
 /// Between two tries of taking a unit's work up.
 const TAKE_UP_AGAIN: Duration = Duration::from_secs(1);
@@ -313,7 +313,7 @@ impl Driver {
                 }
             }
             let key = Record::store_key(&unit);
-            match coord.put_if(&key, orders::json(&record), expect).await {
+            match coord.put_if(&key, json(&record), expect).await {
                 Ok(version) => drop(notes.send(Note::Input(unit, Input::CasDone(version)))),
                 Err(err) => {
                     if !matches!(err, CasError::Conflict { .. }) {

@@ -22,6 +22,7 @@ use clawstead_terms::{Failure, Fence, Unit};
 use clawstead_world::{TaskKind, World};
 use tokio::sync::mpsc;
 
+use crate::membership::json;
 pub use orders::{DRAINS, Drain, ORDERS, Order};
 pub use witness::{Seen, Witness};
 
@@ -226,7 +227,7 @@ impl Ownership {
         }
         let key = orders::order_key(unit);
         let order = Order { to: to.to_owned(), at: self.0.world.clock.now(), by: self.0.me.clone() };
-        self.0.coord.put(&key, orders::json(&order)).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
+        self.0.coord.put(&key, json(&order)).await.map_err(|err| Failure::unavailable(err.to_string(), 1_000))?;
         let there = |table: &Table| table.get(unit).and_then(|standing| standing.record.as_ref()).is_some_and(|record| record.owner == to);
         let mut changed = self.0.changed.listen();
         let arrived = async {
@@ -271,7 +272,7 @@ impl Ownership {
             since: clawstead_cluster::format_stamp(self.0.world.clock.now()),
             handed: false,
         };
-        self.0.coord.put_if(&key, orders::json(&next), stored.map(|entry| entry.version)).await.map_err(|err| away(err.to_string()))?;
+        self.0.coord.put_if(&key, json(&next), stored.map(|entry| entry.version)).await.map_err(|err| away(err.to_string()))?;
         Ok(epoch)
     }
 
@@ -324,7 +325,7 @@ impl Ownership {
     pub async fn set_drain(&self, gateway: &str, drain: Option<Drain>) -> Result<(), Failure> {
         let key = format!("{DRAINS}{gateway}");
         let done = match drain {
-            Some(drain) => self.0.coord.put(&key, orders::json(&drain)).await.map(drop),
+            Some(drain) => self.0.coord.put(&key, json(&drain)).await.map(drop),
             None => orders::delete(&*self.0.coord, &key).await,
         };
         done.map_err(|err| Failure::unavailable(err.to_string(), 1_000))

@@ -1,6 +1,5 @@
 //! What operators want, written where every gateway sees it: an order gives one unit to a gateway, a drain empties one.
 
-use bytes::Bytes;
 use clawstead_bus::{CasError, Coord, CoordError};
 use clawstead_terms::{Millis, Unit};
 use serde::{Deserialize, Serialize};
@@ -36,10 +35,6 @@ pub struct Drain {
 /// Where the order for a unit lies.
 pub(super) fn order_key(unit: &Unit) -> String {
     format!("{ORDERS}{unit}")
-}
-
-pub(super) fn json<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 /// Removes a key, whatever it is.

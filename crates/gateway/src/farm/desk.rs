@@ -21,8 +21,8 @@ use clawstead_farm::{
     link::{CALL_DEADLINE_MAX_MS, Call, EventSink},
     mailroom::{READ_CAPABILITY, Witness as _},
 };
-use clawstead_terms::{AgentId, Failure, FailureCode, Retry, RunId, SessionKey, Unit};
-use clawstead_wire::{ErrorShape, Scope, methods, scope::needed};
+use clawstead_terms::{AgentId, Failure, FailureCode, RunId, SessionKey, Unit};
+use clawstead_wire::{Scope, methods, scope::needed};
 use clawstead_world::World;
 
 use super::{
@@ -146,7 +146,7 @@ impl Desk {
         while let Some(payload) = firsts.recv().await {
             events.send("first", payload).await?;
         }
-        let answer = answer.await.map_err(|err| Failure::internal(err.to_string()))?.map_err(failure_of)?;
+        let answer = answer.await.map_err(|err| Failure::internal(err.to_string()))?.map_err(Failure::from)?;
         serde_json::from_str(answer.get()).map_err(|err| Failure::internal(err.to_string()))
     }
 
@@ -202,7 +202,7 @@ impl Desk {
             let mut params = params.clone();
             params["agentId"] = json!(agent);
             let answer = self.router.call_here(Cx::detached(caller), "sessions.list", params, Readiness::Ready, self.world.clock.now().0);
-            let answer = answer.await.map_err(failure_of)?;
+            let answer = answer.await.map_err(Failure::from)?;
             lists.push(serde_json::from_str(answer.get()).map_err(|err| Failure::internal(err.to_string()))?);
         }
         let mut lists = lists.into_iter();
@@ -322,20 +322,6 @@ fn caller_of(peer: &str, said: &Value) -> Caller {
         session: None,
         run: None,
     }
-}
-
-fn failure_of(err: ErrorShape) -> Failure {
-    let code = match err.code.as_str() {
-        "FORBIDDEN" | "NOT_PAIRED" => FailureCode::Forbidden,
-        "UNAVAILABLE" => FailureCode::Unavailable,
-        _ => FailureCode::InvalidRequest,
-    };
-    let retry = match (err.retryable, err.retry_after_ms) {
-        (Some(true), Some(ms)) => Retry::AfterMs(ms),
-        (Some(true), None) => Retry::Now,
-        _ => Retry::Never,
-    };
-    Failure { code, message: err.message, retry, hint: None }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -42,8 +42,8 @@ pub struct Landlord {
     pub farm: Cell,
     /// The config in force.
     pub config: Arc<ArcSwap<Config>>,
-    /// Callers of other houses; set once it is open.
-    pub a2a: Arc<OnceLock<A2a>>,
+    /// Callers of other houses.
+    pub a2a: Option<A2a>,
     /// Clock.
     pub world: World,
     /// When each agent was last seen busy, ms of the wall clock.
@@ -85,7 +85,7 @@ impl Landlord {
 
     async fn take_agent(&self, agent: &AgentId, fence: &Fence) -> Result<(), Failure> {
         self.lanes.adopt(agent, fence.clone()).await?;
-        a2a::recover(self.a2a.get(), agent).await?;
+        a2a::recover(self.a2a.as_ref(), agent).await?;
         self.cron.take_up(agent).await?;
         self.lock().insert(agent.clone(), self.world.clock.now().0);
         Ok(())
@@ -129,7 +129,7 @@ impl Host for Landlord {
             Unit::Agent(agent) => {
                 // First what starts work or writes how work ended: it must not take the end of the lanes for the end of a run.
                 self.cron.let_go(agent).await;
-                if let Some(a2a) = self.a2a.get() {
+                if let Some(a2a) = &self.a2a {
                     a2a.release(agent.as_str()).await;
                 }
                 self.lanes.release(agent, PUT_ASIDE).await;

@@ -14,7 +14,10 @@ use std::sync::{Arc, OnceLock};
 
 use clawstead_config::Config;
 use clawstead_farm::{Farm, membership::AgentFacts};
-use clawstead_state::keeper::{Keeper, sort};
+use clawstead_state::{
+    Table,
+    keeper::{Keeper, sort},
+};
 use clawstead_terms::{AgentId, Failure, Fence, SessionKey, Unit};
 use serde_json::Value;
 
@@ -77,19 +80,18 @@ pub async fn agent_of_job(keeper: &Keeper, config: &Config, method: &str, params
         return None;
     }
     let id = ["id", "jobId"].iter().find_map(|name| params.get(*name)?.as_str())?;
-    for agent in &config.agents.list {
-        let found = keeper.store.get(&Unit::Agent(agent.id.clone()), clawstead_state::Table::CronJobs, id).await;
-        if found.is_ok_and(|row| row.is_some()) {
-            return Some(agent.id.clone());
-        }
-    }
-    None
+    agent_with(keeper, config, Table::CronJobs, id).await
 }
 
 /// The agent whose ledger has this run. Only where the state is shared.
 pub async fn agent_of_run(keeper: &Keeper, config: &Config, run: &str) -> Option<AgentId> {
+    agent_with(keeper, config, Table::Runs, run).await
+}
+
+/// The agent that has a row of this key.
+async fn agent_with(keeper: &Keeper, config: &Config, table: Table, key: &str) -> Option<AgentId> {
     for agent in &config.agents.list {
-        let found = keeper.store.get(&Unit::Agent(agent.id.clone()), clawstead_state::Table::Runs, run).await;
+        let found = keeper.store.get(&Unit::Agent(agent.id.clone()), table, key).await;
         if found.is_ok_and(|row| row.is_some()) {
             return Some(agent.id.clone());
         }

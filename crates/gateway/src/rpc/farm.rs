@@ -71,7 +71,13 @@ impl FarmApi<Cx> for FarmRpc {
 
     async fn drain(&self, _: &Cx, params: FarmDrainParams) -> Result<Value, ErrorShape> {
         let undo = params.undo == Some(true);
-        let left = self.farm()?.drain(&params.gateway, undo, params.why.as_deref().unwrap_or_default()).await?;
+        let farm = self.farm()?;
+        let left = if undo {
+            farm.undrain(&params.gateway).await?;
+            Vec::new()
+        } else {
+            farm.drain(&params.gateway, params.why.as_deref().unwrap_or_default()).await?
+        };
         Ok(json!({"ok": left.is_empty(), "gateway": params.gateway, "drained": !undo, "left": left}))
     }
 
