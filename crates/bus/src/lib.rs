@@ -5,7 +5,6 @@
 //! Nothing here knows what an agent is. Neither trait is trusted with safety beyond its sentence: ownership rests on
 //! [`Coord::put_if`] and on the fence of the state store; delivery rests on receipts between the two ends.
 
-mod bell;
 pub mod blobs;
 pub mod conformance;
 pub mod consul;
@@ -20,7 +19,6 @@ pub mod redis;
 pub mod rules;
 mod tls;
 
-pub use bell::{Bell, Ear};
 pub use blobs::{BLOB_BYTES_MAX, Blobs};
 pub use coord::{CasError, Change, Check, Coord, CoordError, Entry, Member, Op, Version};
 pub use mail::{Bus, BusCaps, BusError, Delivery, Depth, MailBox, Published, Sealed, Settle};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clawstead_bus::{Bell, CasError, Change, Coord, CoordError, Ear, Member};
+use clawstead_bus::{CasError, Change, Coord, CoordError, Member};
 use clawstead_cluster::{
     Now,
     claim::{Failover, Record},
@@ -22,7 +22,7 @@ use clawstead_cluster::{
 };
 use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Millis, Unit};
-use clawstead_world::{TaskKind, World};
+use clawstead_world::{Bell, Ear, TaskKind, World};
 use futures_util::{StreamExt as _, stream::select_all};
 
 use crate::{

@@ -4,6 +4,7 @@
 //! Below the composition root nobody asks the operating system for the time or for randomness: they ask
 //! the [`World`] they were given, so that a whole gateway can run from one seed.
 
+mod bell;
 mod clock;
 mod http;
 pub mod metrics;
@@ -15,6 +16,7 @@ pub mod trace;
 
 use std::sync::Arc;
 
+pub use bell::{Bell, Ear};
 pub use clock::{Clock, SimClock, SystemClock};
 pub use http::{Guard, Http, HttpError, HttpRequest, HttpResponse, NetPolicy};
 pub use metrics::{M, Metrics};

@@ -203,7 +203,7 @@ struct Subscription {
     who: String,
     from: MailBox,
     number: u64,
-    changed: crate::Ear,
+    changed: clawstead_world::Ear,
     told_away: bool,
 }
 

@@ -200,7 +200,7 @@ struct Watch {
     hub: Arc<Hub>,
     who: String,
     prefix: String,
-    changed: crate::Ear,
+    changed: clawstead_world::Ear,
     sees: Sees,
     told: VecDeque<Change>,
 }

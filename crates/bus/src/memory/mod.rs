@@ -105,7 +105,7 @@ pub struct Memory(Arc<Hub>);
 struct Hub {
     inner: Mutex<Inner>,
     /// Says that something changed: a key, a box, a cut.
-    changed: crate::Bell,
+    changed: clawstead_world::Bell,
     faults: Arc<dyn Faults>,
 }
 
@@ -154,7 +154,7 @@ impl Memory {
     /// An empty engine with faults.
     #[must_use]
     pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
-        Self(Arc::new(Hub { inner: Mutex::default(), changed: crate::Bell::default(), faults }))
+        Self(Arc::new(Hub { inner: Mutex::default(), changed: clawstead_world::Bell::default(), faults }))
     }
 
     /// The keys, as the gateway `who` reaches them.

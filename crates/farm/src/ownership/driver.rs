@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clawstead_bus::{Bell, CasError, Change, Entry, Version};
+use clawstead_bus::{CasError, Change, Entry, Version};
 use clawstead_cluster::{
     claim::{Claim, Command, FAILBACK_HOME_MS, FAILBACK_IDLE_MS, Failover, Input, Leases, Record, preference},
     directory::{MEMBERS, MemberRecord},
@@ -15,6 +15,7 @@ use clawstead_cluster::{
 };
 use clawstead_state::{Table as StateTable, TxError, keeper::Keeper};
 use clawstead_terms::{Fence, Unit};
+use clawstead_world::Bell;
 use futures_util::StreamExt as _;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;

@@ -15,11 +15,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use clawstead_bus::{Bell, Change, Coord, Ear};
+use clawstead_bus::{Change, Coord};
 use clawstead_cluster::claim::{Failover, Profile, Record};
 use clawstead_state::keeper::Keeper;
 use clawstead_terms::{Failure, Fence, Unit};
-use clawstead_world::{TaskKind, World};
+use clawstead_world::{Bell, Ear, TaskKind, World};
 use tokio::sync::mpsc;
 
 use crate::membership::json;
